@@ -1,0 +1,1 @@
+"""The bytes of backends.yaml -> Config: pure, with a position for each error."""

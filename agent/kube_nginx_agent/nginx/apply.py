@@ -1,0 +1,235 @@
+"""The one way to a live config: test, install, reload, prove; or all the way back."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Iterable, Iterator
+
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.files import keep_copy, move_over, read_text, write_beside
+from kube_nginx_agent.model import Desired, Rendered
+from kube_nginx_agent.nginx import canary, generation, ports
+from kube_nginx_agent.nginx.binary import Nginx, NginxError
+from kube_nginx_agent.nginx.log import LogMessage, LogReader
+from kube_nginx_agent.nginx.process import (
+    Process,
+    ProcessGoneError,
+    is_alive,
+    is_stopped,
+    send_signal,
+    workers,
+)
+from kube_nginx_agent.nginx.render import generation_of
+from kube_nginx_agent.nginx.supervise import Supervisor
+from kube_nginx_agent.paths import Paths
+
+_PROOF_TIMEOUT = 10.0
+"""Seconds. A reload takes 110 ms, or 2.6 s where nginx tries in vain to bind an address."""
+_ASK_TIMEOUT = 0.5
+_POLL = 0.005
+
+
+class ApplyError(AgentError):
+    """A config did not go live."""
+
+    def __init__(self, step: str, cause: AgentError, *, last_good_serves: bool) -> None:
+        """Say at which step it failed, in the cause's words, and whether the last good goes on."""
+        super().__init__(cause.what, where=cause.where, hint=cause.hint)
+        self.step = step
+        self.last_good_serves = last_good_serves
+
+
+@dataclass(frozen=True)
+class Proof:
+    """nginx serves a generation: which, by whom, and how many seconds it took to get there."""
+
+    generation: str
+    master: Process
+    seconds: float
+
+
+class Applier:
+    """Brings a rendered config to nginx; has no state but what the disk and nginx have."""
+
+    def __init__(self, paths: Paths, nginx: Nginx, supervisor: Supervisor, log: LogReader) -> None:
+        """Take the tools; nothing is touched yet."""
+        self._paths = paths
+        self._nginx = nginx
+        self._supervisor = supervisor
+        self._log = log
+
+    def is_live(self, rendered: Rendered) -> bool:
+        """Tell whether this very text is installed and nginx serves its generation."""
+        return (
+            read_text(self._paths.live) == rendered.text
+            and self.served_generation() == rendered.generation
+        )
+
+    def served_generation(self) -> str | None:
+        """Ask nginx what it serves; None when it does not answer."""
+        answer = generation.ask(self._paths.generation_socket, _ASK_TIMEOUT)
+        return answer.generation if answer else None
+
+    def apply(self, rendered: Rendered, desired: Desired) -> Proof:
+        """Make ``rendered`` live and prove it.
+
+        Raise ApplyError when a step fails; what nginx served before is then put back and proven.
+        """
+        began = time.monotonic()
+        master = self._supervisor.master()
+        served = self.served_generation() if master else None
+        step = "test"
+        try:
+            self._test(rendered)
+            step = "preflight"
+            self._check_listen(desired, master)
+            step = "install"
+            self._install(served)
+        except AgentError as cause:
+            self._paths.candidate.unlink(missing_ok=True)
+            raise ApplyError(step, cause, last_good_serves=served is not None) from cause
+        try:
+            step = "reload" if master else "start"
+            master = self._activate(rendered.generation, master)
+            step = "canary"
+            self._check_data_path(desired)
+        except AgentError as cause:
+            raise ApplyError(step, cause, last_good_serves=self._roll_back(served)) from cause
+        self._keep_if_good(rendered.generation)
+        return Proof(rendered.generation, master, time.monotonic() - began)
+
+    def _test(self, rendered: Rendered) -> None:
+        with _disk_errors():
+            write_beside(self._paths.candidate, rendered.text)
+        self._nginx.test(self._paths.candidate)
+
+    def _check_listen(self, desired: Desired, master: Process | None) -> None:
+        own = {master.pid, *(worker.process.pid for worker in workers(master))} if master else ()
+        for address in desired.listen:
+            ports.check_free(address, own)
+
+    def _install(self, served: str | None) -> None:
+        self._keep_if_good(served)
+        with _disk_errors():
+            move_over(self._paths.candidate, self._paths.live)
+
+    def _keep_if_good(self, served: str | None) -> None:
+        """Remember the live config as the last good one, if it is what nginx serves."""
+        if served and generation_of(read_text(self._paths.live)) == served:
+            with _disk_errors():
+                keep_copy(self._paths.live, self._paths.last_good)
+
+    def _activate(self, wanted: str, master: Process | None) -> Process:
+        if master:
+            self._reload(wanted, master)
+            return master
+        master = self._supervisor.start()
+        self._prove(wanted, master, old_workers=(), mark=self._log.mark())
+        return master
+
+    def _reload(self, wanted: str, master: Process) -> None:
+        old = [worker.process for worker in workers(master) if not worker.retiring]
+        mark = self._log.mark()
+        try:
+            send_signal(master, signal.SIGHUP)
+        except ProcessGoneError as error:
+            raise NginxError("nginx ended before it could be told to reload") from error
+        except PermissionError as error:
+            raise NginxError(
+                f"this user may not signal nginx (pid {master.pid})",
+                hint="run the agent as the user that runs nginx",
+            ) from error
+        self._prove(wanted, master, old, mark)
+
+    def _prove(
+        self, wanted: str, master: Process, old_workers: Iterable[Process], mark: int
+    ) -> None:
+        """Wait until nginx serves ``wanted``, and nothing else does.
+
+        The answer alone proves too little: for 100 ms after it old workers still accept, up to
+        10 % of the connections. So every earlier worker must be gone, or on its way out.
+        """
+        deadline = time.monotonic() + _PROOF_TIMEOUT
+        while True:
+            served = self.served_generation()
+            serving = {worker.process for worker in workers(master) if not worker.retiring}
+            if served == wanted and serving.isdisjoint(old_workers):
+                return
+            complaints = self._complaints(master, mark)
+            if any(_is_final(message) for message in complaints):
+                raise NginxError(_words(complaints))
+            if not is_alive(master):
+                raise NginxError(f"nginx (pid {master.pid}) ended", hint=_words(complaints))
+            if time.monotonic() > deadline:
+                raise _silence(master, served, complaints)
+            time.sleep(_POLL)
+
+    def _complaints(self, master: Process, mark: int) -> list[LogMessage]:
+        return [
+            message
+            for message in self._log.since(mark)
+            if message.level == "emerg" and message.pid == master.pid
+        ]
+
+    def _check_data_path(self, desired: Desired) -> None:
+        takers = [server.address for server in desired.servers if not server.down]
+        fault = canary.find_fault(desired.listen, takers)
+        if fault:
+            raise NginxError(f"clients would not be served: {fault}")
+
+    def _roll_back(self, served: str | None) -> bool:
+        """Put the last good config back in and prove it; tell whether it is served now."""
+        if served is None or generation_of(read_text(self._paths.last_good)) != served:
+            return False
+        with suppress(OSError, AgentError):
+            keep_copy(self._paths.last_good, self._paths.live)
+            master = self._supervisor.master()
+            if master is None:
+                self._activate(served, None)
+            elif is_stopped(master):
+                # The reload that it was told to do is still pending, and will find this file.
+                return self.served_generation() == served
+            else:
+                self._reload(served, master)
+            return True
+        return False
+
+
+def _is_final(message: LogMessage) -> bool:
+    """Tell a refusal from one of the five tries that nginx makes to bind an address."""
+    return not message.text.startswith("bind() to ")
+
+
+def _words(messages: Iterable[LogMessage]) -> str:
+    return "; ".join(dict.fromkeys(message.text for message in messages))
+
+
+def _silence(master: Process, served: str | None, complaints: list[LogMessage]) -> NginxError:
+    """Say as well as can be known why a reload was not done in time."""
+    if is_stopped(master):
+        return NginxError(
+            f"nginx's master process {master.pid} is stopped and does not reload",
+            hint=f"`kill -CONT {master.pid}` lets it go on",
+        )
+    does = f"it serves generation {served}" if served else "it does not answer"
+    words = _words(complaints)
+    return NginxError(
+        f"nginx did not finish the reload within {_PROOF_TIMEOUT:g} s: {does}"
+        + (f"; {words}" if words else "")
+    )
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn the OSError of a write into an error that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise AgentError(
+            f"the config can't be written: {error.strerror}",
+            where=str(error.filename or ""),
+            hint="make room there or mend its rights; it is tried again",
+        ) from error

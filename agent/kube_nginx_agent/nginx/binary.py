@@ -1,0 +1,76 @@
+"""The nginx binary as a program: test a config with it, start it, ask its version."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Sequence
+
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.run import Outcome, run
+
+_TIMEOUT = 15.0  # seconds; a test takes 5 ms, a start whose port is held 2.5 s
+_LOG_PREFIX = re.compile(
+    r"^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )(?=\[)|\d+#\d+: ", re.MULTILINE
+)
+
+
+class NginxError(AgentError):
+    """nginx refuses a config or does not start; ``what`` has nginx's own words."""
+
+
+class Nginx:
+    """The binary at ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path; nothing is run yet."""
+        self.path = path
+
+    def check_usable(self) -> None:
+        """Raise NginxError unless there is a program that may be run."""
+        if not self.path.is_file():
+            raise NginxError(
+                "there is no nginx",
+                where=str(self.path),
+                hint="install the package again, or name another with --nginx",
+            )
+        if not os.access(self.path, os.X_OK):
+            raise NginxError(
+                "this user may not run it", where=str(self.path), hint="chmod 755 the file"
+            )
+
+    def test(self, config: Path) -> None:
+        """Have nginx read ``config`` as a start would; raise NginxError with its words if it fails.
+
+        Passes where only a start or reload can fail: a port in use is ignored under ``-t``
+        (src/core/ngx_connection.c, ngx_open_listening_sockets()).
+        """
+        outcome = self._run(["-t", "-q", "-c", str(config)])
+        if outcome.code:
+            raise NginxError(f"nginx -t refuses the config: {_words(outcome)}")
+
+    def start(self, config: Path) -> None:
+        """Start a master in the background; raise NginxError with its words if it does not start.
+
+        Returns when nginx has bound its addresses and written its pid file.
+        """
+        outcome = self._run(["-c", str(config)])
+        if outcome.code:
+            raise NginxError(f"nginx does not start: {_words(outcome)}")
+
+    def version(self) -> str:
+        """Return ``nginx/1.26.3``, as ``nginx -v`` says it."""
+        return self._run(["-v"]).stderr.partition("nginx version: ")[2].strip()
+
+    def _run(self, arguments: Sequence[str]) -> Outcome:
+        self.check_usable()
+        return run([str(self.path), *arguments], timeout=_TIMEOUT)
+
+
+def _words(outcome: Outcome) -> str:
+    """Reduce what nginx printed to its complaints, without the times and the pids."""
+    lines = _LOG_PREFIX.sub("", outcome.stderr).splitlines()
+    serious = [line for line in lines if re.match(r"\[(emerg|alert|crit|error)\]", line)]
+    words = "; ".join(dict.fromkeys(serious or lines))
+    return words or f"it ended with exit code {outcome.code} and said nothing"

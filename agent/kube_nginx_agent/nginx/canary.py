@@ -1,0 +1,94 @@
+"""A connection of our own through the listen address: does the data path lead anywhere?
+
+nginx proves that it serves a config; the canary proves that the config serves clients. It can only
+blame nginx where an apiserver answers when asked directly, so it asks directly before it does.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from functools import cache
+from typing import Iterable
+
+from kube_nginx_agent.model import SocketAddress
+
+_TIMEOUT = 1.0  # seconds for one connection and TLS handshake
+_TRIES = 3
+
+
+class Reach(Enum):
+    """How far a connection came."""
+
+    REFUSED = "nobody accepts connections"
+    CLOSED = "the connection is accepted and closed"
+    SILENT = "the connection is accepted, but nothing answers"
+    ANSWERED = "an apiserver answers"
+
+
+def reach(address: SocketAddress, timeout: float = _TIMEOUT) -> Reach:
+    """Connect and begin TLS; any byte from the far end is an answer, trusted or not."""
+    try:
+        connection = socket.create_connection((str(address.ip), address.port), timeout)
+    except OSError:
+        return Reach.REFUSED
+    with connection:
+        try:
+            _context().wrap_socket(connection, do_handshake_on_connect=True).close()
+        except socket.timeout:
+            return Reach.SILENT
+        except ssl.SSLError as error:
+            # An early end is reported as an SSL error too; any other means that bytes came.
+            return Reach.CLOSED if isinstance(error, ssl.SSLEOFError) else Reach.ANSWERED
+        except OSError:
+            return Reach.CLOSED
+    return Reach.ANSWERED
+
+
+def find_fault(listen: Iterable[SocketAddress], servers: Iterable[SocketAddress]) -> str:
+    """Return what is wrong with nginx's data path, or "" when nothing is, or nothing is provable.
+
+    ``servers`` are those that take new connections. Nothing is provable when no server answers
+    directly either; and when nginx's connection stays silent while one server does so too, for
+    nginx may have picked just that one.
+    """
+    servers = tuple(servers)
+    for address in listen:
+        outcome = _best_of_tries(address)
+        if outcome is Reach.ANSWERED:
+            continue
+        if outcome is Reach.REFUSED:
+            return f"{address}: {outcome.value}"
+        direct = _reach_all(servers)
+        provable = all if outcome is Reach.SILENT else any
+        if direct and provable(found is Reach.ANSWERED for found in direct):
+            return f"{address}: {outcome.value}, while apiservers answer directly"
+    return ""
+
+
+def _best_of_tries(address: SocketAddress) -> Reach:
+    """Try again what failed at once; what was silent has taken its time already."""
+    outcome = Reach.REFUSED
+    for _ in range(_TRIES):
+        outcome = reach(address)
+        if outcome in (Reach.ANSWERED, Reach.SILENT):
+            break
+    return outcome
+
+
+def _reach_all(servers: tuple[SocketAddress, ...]) -> list[Reach]:
+    if not servers:
+        return []
+    with ThreadPoolExecutor(max_workers=len(servers)) as pool:
+        return list(pool.map(reach, servers))
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    """Trust anybody: the canary asks whether bytes flow, not whose they are."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

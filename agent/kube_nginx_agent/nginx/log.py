@@ -1,0 +1,70 @@
+"""nginx's own words: its error log, received as datagrams.
+
+A datagram socket, because nginx never waits for its reader: what does not fit is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAX_MESSAGE = 8192  # bytes; nginx's own limit is 2048 (NGX_MAX_ERROR_STR)
+_KEPT = 200
+_FORM = re.compile(r"\[(?P<level>[a-z]+)\] (?P<pid>\d+)#\d+: (?P<text>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class LogMessage:
+    """One line of nginx's error log: its level, the process that wrote it, and the text."""
+
+    level: str
+    pid: int
+    text: str
+
+
+def parse_message(datagram: bytes) -> LogMessage | None:
+    """Read one datagram; None when it is not a line of an error log."""
+    found = _FORM.search(datagram.decode("utf-8", "replace"))
+    if not found:
+        return None
+    return LogMessage(found["level"], int(found["pid"]), found["text"].strip())
+
+
+class LogReader:
+    """Receives on a socket of its own, in a thread of its own, and keeps the last messages."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of the socket; ``open`` makes it."""
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._messages: deque[tuple[int, LogMessage]] = deque(maxlen=_KEPT)
+        self._count = 0
+
+    def open(self, writer_uid: int) -> None:
+        """Bind the socket, for nginx's workers of user ``writer_uid`` to write to, and listen."""
+        self._path.unlink(missing_ok=True)
+        self._socket.bind(str(self._path))
+        self._path.chmod(0o600)
+        if writer_uid != os.geteuid():
+            os.chown(self._path, writer_uid, -1)
+        threading.Thread(target=self._receive, name="nginx-log", daemon=True).start()
+
+    def mark(self) -> int:
+        """Return a place in the stream of messages, for ``since``."""
+        return self._count
+
+    def since(self, mark: int) -> list[LogMessage]:
+        """Return the messages received after ``mark``, as far as they are kept."""
+        return [message for number, message in list(self._messages) if number > mark]
+
+    def _receive(self) -> None:
+        while True:
+            message = parse_message(self._socket.recv(_MAX_MESSAGE))
+            if message:
+                self._messages.append((self._count + 1, message))
+                self._count += 1

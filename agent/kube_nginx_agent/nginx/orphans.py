@@ -1,0 +1,69 @@
+"""Workers whose master was killed: they go on serving, and keep a new master from starting."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from kube_nginx_agent.nginx.process import (
+    Process,
+    ProcessGoneError,
+    identify,
+    is_worker,
+    parent_of,
+    processes_holding,
+    runs,
+    send_signal,
+)
+
+_ACCEPTING = "00010000"  # proc(5), /proc/net/unix: the flag __SO_ACCEPTCON of a listening socket
+_GRACE = 1.0  # seconds; a worker that runs at all closes its listening sockets in milliseconds
+
+
+def find_orphans(generation_socket: Path, binary: Path) -> list[Process]:
+    """Return the workers without a master that listen on *our* generation socket.
+
+    The socket tells our workers from those of any other nginx, also after its file is gone.
+    """
+    inodes = _listening_inodes(generation_socket)
+    orphans = []
+    for pid in processes_holding(inodes) if inodes else ():
+        parent = parent_of(pid)
+        if runs(pid, binary) and is_worker(pid) and not (parent and runs(parent, binary)):
+            process = identify(pid)
+            if process:
+                orphans.append(process)
+    return orphans
+
+
+def retire_orphans(generation_socket: Path, binary: Path) -> list[Process]:
+    """Make orphans stop listening, so that a new master can; return those that there were.
+
+    SIGQUIT is a graceful end for a worker too: it closes its listening sockets and keeps its
+    sessions to their end. One that is hung and can't react is killed.
+    """
+    orphans = find_orphans(generation_socket, binary)
+    for orphan in orphans:
+        _signal(orphan, signal.SIGQUIT)
+    deadline = time.monotonic() + _GRACE
+    while time.monotonic() < deadline and find_orphans(generation_socket, binary):
+        time.sleep(0.01)
+    for orphan in find_orphans(generation_socket, binary):
+        _signal(orphan, signal.SIGKILL)
+    return orphans
+
+
+def _signal(process: Process, signum: signal.Signals) -> None:
+    with suppress(ProcessGoneError):
+        send_signal(process, signum)
+
+
+def _listening_inodes(path: Path) -> set[int]:
+    found = set()
+    for line in Path("/proc/self/net/unix").read_text(encoding="utf-8").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == str(path) and fields[3] == _ACCEPTING:
+            found.add(int(fields[6]))
+    return found

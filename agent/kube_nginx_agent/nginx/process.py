@@ -1,0 +1,189 @@
+"""A running nginx: find its master, know it again, signal it, list its workers.
+
+A pid alone is not an identity: it is reused. A process is known by its pid *and* its start time,
+and is signalled through a pidfd, so that a signal can't reach a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import psutil
+
+_PROC = Path("/proc")
+_WORKER_TITLE = "nginx: worker process"  # both titles: nginx's src/os/unix/ngx_process_cycle.c
+_RETIRING_TITLE = "is shutting down"
+# proc_pid_stat(5): fields 3 and 22, counted from the end of the command name, field 2.
+_STATE_FIELD, _START_TIME_FIELD = 0, 19
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process for good: its pid, and its start time in clock ticks since boot."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker of nginx; ``retiring`` is one that serves its last sessions after a reload."""
+
+    process: Process
+    retiring: bool
+
+
+class ProcessGoneError(Exception):
+    """The process has ended, or its pid belongs to another one by now."""
+
+
+def identify(pid: int) -> Process | None:
+    """Return the process that has this pid now, or None; a zombie has ended."""
+    fields = _stat(pid)
+    if not fields or fields[_STATE_FIELD] in ("Z", "X"):
+        return None
+    return Process(pid, int(fields[_START_TIME_FIELD]))
+
+
+def is_alive(process: Process) -> bool:
+    """Tell whether it is still running."""
+    return identify(process.pid) == process
+
+
+def is_stopped(process: Process) -> bool:
+    """Tell whether it is halted, by SIGSTOP or a debugger."""
+    fields = _stat(process.pid)
+    return bool(fields) and fields[_STATE_FIELD] in ("T", "t") and is_alive(process)
+
+
+def send_signal(process: Process, signum: signal.Signals) -> None:
+    """Signal exactly this process.
+
+    Raise ProcessGoneError when it has ended, PermissionError when it is somebody else's.
+    """
+    with _pidfd(process) as descriptor:
+        try:
+            signal.pidfd_send_signal(descriptor, signum)
+        except ProcessLookupError as error:
+            raise ProcessGoneError(process) from error
+
+
+def wait_until_gone(process: Process, timeout: float | None = None) -> bool:
+    """Wait up to ``timeout`` seconds (None: for ever) for its end; tell whether it has ended."""
+    try:
+        with _pidfd(process) as descriptor:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            return bool(poll.poll(None if timeout is None else timeout * 1000))
+    except ProcessGoneError:
+        return True
+
+
+def find_master(pid_file: Path, binary: Path) -> Process | None:
+    """Return the master whose pid stands in ``pid_file``, if it really runs our ``binary``.
+
+    The file may be empty (``nginx -t`` creates it so), stale, or by now name a stranger.
+    """
+    try:
+        process = identify(int(pid_file.read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return None
+    return process if process and runs(process.pid, binary) else None
+
+
+def runs(pid: int, binary: Path) -> bool:
+    """Tell whether the process runs ``binary``, also when a newer file has taken its place."""
+    try:
+        executable = os.readlink(_PROC / str(pid) / "exe")
+    except OSError:
+        return False
+    own = str(binary.resolve())
+    return executable in (own, f"{own} (deleted)")
+
+
+def workers(master: Process) -> list[Worker]:
+    """Return the workers of ``master``, those that retire included."""
+    found = []
+    for pid in _children(master.pid):
+        title, process = title_of(pid), identify(pid)
+        if process and title.startswith(_WORKER_TITLE):
+            found.append(Worker(process, _RETIRING_TITLE in title))
+    return found
+
+
+def is_worker(pid: int) -> bool:
+    """Tell whether the process calls itself a worker of nginx."""
+    return title_of(pid).startswith(_WORKER_TITLE)
+
+
+def title_of(pid: int) -> str:
+    """Return the command line, which nginx replaces by a title; empty when there is none."""
+    try:
+        text = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return text.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the pid of the parent, or None when the process has ended."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def processes_holding(inodes: set[int]) -> Iterator[int]:
+    """Yield the pids that have one of these sockets open, as far as this user may look."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for pid in psutil.pids():
+        if any(link in wanted for link in _open_files(pid)):
+            yield pid
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    folder = _PROC / str(pid) / "fd"
+    try:
+        for descriptor in os.listdir(folder):
+            yield os.readlink(folder / descriptor)
+    except OSError:
+        return  # somebody else's process, or one that has just ended
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = (_PROC / str(pid) / "task" / str(pid) / "children").read_text(encoding="ascii")
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN, or no such process
+        try:
+            return [child.pid for child in psutil.Process(pid).children()]
+        except psutil.NoSuchProcess:
+            return []
+    return [int(child) for child in text.split()]
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The command name is in brackets and may hold brackets and spaces itself.
+    return text.rpartition(")")[2].split()
+
+
+@contextmanager
+def _pidfd(process: Process) -> Iterator[int]:
+    """Open the process; its identity is checked after the open, so it can't change any more."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError as error:
+        raise ProcessGoneError(process) from error
+    try:
+        if identify(process.pid) != process:
+            raise ProcessGoneError(process)
+        yield descriptor
+    finally:
+        os.close(descriptor)

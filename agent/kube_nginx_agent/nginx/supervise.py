@@ -1,0 +1,91 @@
+"""Who keeps nginx running: this agent (standalone), or systemd.
+
+The one difference between the two ways to run is behind this small interface.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+from contextlib import suppress
+from typing import Protocol
+
+from kube_nginx_agent.nginx.binary import Nginx, NginxError
+from kube_nginx_agent.nginx.orphans import retire_orphans
+from kube_nginx_agent.nginx.process import (
+    Process,
+    ProcessGoneError,
+    find_master,
+    is_alive,
+    send_signal,
+    wait_until_gone,
+    workers,
+)
+from kube_nginx_agent.paths import Paths
+
+_PID_FILE_TIMEOUT = 5.0  # seconds; nginx writes it right after it has gone to the background
+_STOP_TIMEOUT = 5.0
+
+
+class Supervisor(Protocol):
+    """Finds the nginx master, and starts or stops one where that is the agent's job."""
+
+    def master(self) -> Process | None:
+        """Return the running master, or None."""
+
+    def start(self) -> Process:
+        """Start nginx from the live config; raise NginxError if it does not come up."""
+
+    def stop(self) -> None:
+        """End nginx, where it is to end with the agent."""
+
+
+class Standalone:
+    """The agent starts nginx itself, and takes over one that an earlier agent left running."""
+
+    def __init__(self, nginx: Nginx, paths: Paths) -> None:
+        """Take the binary and the folders; nothing is started yet."""
+        self._nginx = nginx
+        self._paths = paths
+
+    def master(self) -> Process | None:
+        """Return the running master, or None."""
+        return find_master(self._paths.pid_file, self._paths.nginx)
+
+    def start(self) -> Process:
+        """Start nginx from the live config; raise NginxError if it does not come up."""
+        retire_orphans(self._paths.generation_socket, self._paths.nginx)
+        # A killed master leaves its socket's name behind, and nginx does not bind over it.
+        self._paths.generation_socket.unlink(missing_ok=True)
+        _raise_open_files_limit()
+        self._nginx.start(self._paths.live)
+        deadline = time.monotonic() + _PID_FILE_TIMEOUT
+        while time.monotonic() < deadline:
+            master = self.master()
+            if master:
+                return master
+            time.sleep(0.005)
+        raise NginxError("nginx was started, but left no pid file", where=str(self._paths.pid_file))
+
+    def stop(self) -> None:
+        """End nginx and all its sessions, hung or not."""
+        master = self.master()
+        if master is None:
+            return
+        processes = [worker.process for worker in workers(master)]
+        with suppress(ProcessGoneError):
+            send_signal(master, signal.SIGTERM)
+        wait_until_gone(master, _STOP_TIMEOUT)
+        for process in (master, *processes):
+            if is_alive(process):
+                with suppress(ProcessGoneError):
+                    send_signal(process, signal.SIGKILL)
+        for left in (self._paths.generation_socket, self._paths.pid_file):
+            left.unlink(missing_ok=True)
+
+
+def _raise_open_files_limit() -> None:
+    """Let nginx have as many connections as the system allows; systemd's unit does it itself."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,33 @@
+"""What differs from node to node: an id of its own, and whether it has IPv6."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+
+from kube_nginx_agent.model import Node
+
+
+def discover_node(machine_id_file: Path = Path("/etc/machine-id")) -> Node:
+    """Look at this machine; the host name stands in where there is no machine id."""
+    return Node(id=_node_id(machine_id_file), has_ipv6_loopback=_has_ipv6_loopback())
+
+
+def _node_id(machine_id_file: Path) -> str:
+    """Hash the machine id, as machine-id(5) asks of programs that show something derived of it."""
+    try:
+        seed = machine_id_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        seed = ""
+    digest = hashlib.sha256(f"kube-nginx-agent:{seed or socket.gethostname()}".encode())
+    return digest.hexdigest()[:12]
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""Where everything lies, derived from the few folders that can be chosen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kube_nginx_agent.errors import AgentError
+
+_UNIX_PATH_MAX = 107
+"""unix(7): sun_path has 108 bytes, one of them the terminating NUL."""
+
+_PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The administrator's file, the nginx binary, and the agent's two folders."""
+
+    config: Path = Path("/etc/kube-nginx/backends.yaml")
+    nginx: Path = Path("/usr/libexec/kube-nginx/nginx")
+    state_dir: Path = Path("/var/lib/kube-nginx")
+    run_dir: Path = Path("/run/kube-nginx")
+
+    def __post_init__(self) -> None:
+        """Refuse what nginx's config can't hold unquoted, or the kernel as a socket's name."""
+        for folder in (self.state_dir, self.run_dir):
+            if not _PLAIN.fullmatch(str(folder)):
+                raise AgentError(
+                    "the path has characters that nginx's config does not take",
+                    where=str(folder),
+                    hint="use an absolute path of letters, digits and . _ + -",
+                )
+        if len(str(self.generation_socket)) > _UNIX_PATH_MAX:
+            raise AgentError(
+                f"the path is too long: a socket's name in it would pass {_UNIX_PATH_MAX} bytes",
+                where=str(self.run_dir),
+                hint="use a shorter --run-dir",
+            )
+
+    @property
+    def live(self) -> Path:
+        """The config that nginx starts from."""
+        return self.state_dir / "kube-nginx.conf"
+
+    @property
+    def candidate(self) -> Path:
+        """The config under test, beside the live one so that it can be renamed over it."""
+        return self.state_dir / "candidate.conf"
+
+    @property
+    def last_good(self) -> Path:
+        """The last config that nginx was seen to serve, for a roll-back."""
+        return self.state_dir / "last-good.conf"
+
+    @property
+    def accepted(self) -> Path:
+        """The last valid backends.yaml, for an agent that starts while the file is broken."""
+        return self.state_dir / "accepted-backends.yaml"
+
+    @property
+    def names(self) -> Path:
+        """The last answers of DNS, for an agent that starts while DNS is down."""
+        return self.state_dir / "resolved-names.json"
+
+    @property
+    def pid_file(self) -> Path:
+        """The nginx master's."""
+        return self.run_dir / "nginx.pid"
+
+    @property
+    def generation_socket(self) -> Path:
+        """Where nginx says which generation it serves."""
+        return self.run_dir / "generation.sock"
+
+    @property
+    def log_socket(self) -> Path:
+        """Where nginx sends its errors."""
+        return self.run_dir / "log.sock"
+
+    @property
+    def status(self) -> Path:
+        """What the ``status`` command reads."""
+        return self.run_dir / "status.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one agent that may run on these folders."""
+        return self.run_dir / "agent.lock"

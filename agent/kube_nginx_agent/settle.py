@@ -1,0 +1,34 @@
+"""When has a file that changes stopped changing?"""
+
+from __future__ import annotations
+
+QUIET = 0.1
+"""Seconds without a change after which a file is taken as whole."""
+
+QUIET_WHILE_OPEN = 1.0
+"""The same while a writer has not closed the file yet: it may be between two writes."""
+
+
+class Settler:
+    """Holds a changed file back until it has been quiet, and reads the same twice in a row.
+
+    Time is an argument, in seconds of any steadily growing clock. Quiet alone would take a slow
+    writer's half for the whole; the second look at the content does not.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._seen: str | None = None
+        self.due: float | None = None
+        """When to look again; None: not before the next ``touch``."""
+
+    def touch(self, now: float, *, being_written: bool = False) -> None:
+        """Note that something has happened to the file."""
+        self.due = now + (QUIET_WHILE_OPEN if being_written else QUIET)
+
+    def look(self, now: float, digest: str) -> bool:
+        """Note the content as it is now; tell whether it has settled."""
+        settled = digest == self._seen
+        self._seen = digest
+        self.due = None if settled else now + QUIET
+        return settled
