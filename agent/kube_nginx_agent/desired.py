@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Iterable, Mapping
 
+from kube_nginx_agent.config.addresses import is_one_host, unmapped
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import (
     Backend,
@@ -42,7 +44,10 @@ def desire(config: Config, resolved: Resolved, node: Node) -> Desired:
     servers = list(_servers(config, resolved, listen))
     if config.backends and not servers:
         names = ", ".join(str(backend.target) for backend in config.backends)
-        raise NoServerError(f"no address is known for {names}", hint="check the node's DNS")
+        raise NoServerError(
+            f"no usable address is known for {names}",
+            hint="check the node's DNS, and that the names lead to another place than this proxy",
+        )
     if config.balance.shuffle:
         servers.sort(key=lambda server: _digest(f"{node.id} {server.address}"))
     return Desired(
@@ -59,11 +64,15 @@ def desire(config: Config, resolved: Resolved, node: Node) -> Desired:
 
 
 def leads_back(target: Target, listen: Iterable[SocketAddress]) -> bool:
-    """Tell whether a connection to ``target`` would arrive at one of our own listen addresses."""
+    """Tell whether a connection to ``target`` would arrive at one of our own listen addresses.
+
+    nginx's ``[::]`` takes no IPv4 connections (ipv6only=on), so the two families stay apart.
+    """
     if isinstance(target, HostName):
         return False
     return any(
         target.port == own.port
+        and target.ip.version == own.ip.version
         and (target.ip == own.ip or (own.ip.is_unspecified and target.ip.is_loopback))
         for own in listen
     )
@@ -73,15 +82,17 @@ def _servers(
     config: Config, resolved: Resolved, listen: tuple[SocketAddress, ...]
 ) -> Iterable[Server]:
     """Yield a server an address; nginx would give one that stands twice twice the share."""
-    seen: set[SocketAddress] = set()
-    # Addresses stand before names: where both give the same one, its own settings hold.
-    for backend in sorted(
-        config.backends, key=lambda backend: isinstance(backend.target, HostName)
-    ):
+    taken: dict[SocketAddress, Target] = {
+        backend.target: backend.target
+        for backend in config.backends
+        if isinstance(backend.target, SocketAddress)
+    }
+    for backend in config.backends:
         for address in _addresses(backend, resolved):
-            if address in seen or leads_back(address, listen):
+            # An address that also stands in the file has the settings that stand there with it.
+            owner = taken.setdefault(address, backend.target)
+            if owner != backend.target or leads_back(address, listen):
                 continue
-            seen.add(address)
             yield Server(
                 address=address,
                 backend=backend.target,
@@ -96,23 +107,28 @@ def _servers(
 def _addresses(backend: Backend, resolved: Resolved) -> list[SocketAddress]:
     if isinstance(backend.target, HostName):
         port = backend.target.port
-        found = {SocketAddress(ip, port) for ip in resolved.get(backend.target.name, ())}
+        known = resolved.get(backend.target.name, ())
+        found = {SocketAddress(unmapped(ip), port) for ip in known if is_one_host(unmapped(ip))}
         return sorted(found, key=lambda address: (address.ip.version, str(address)))
     return [backend.target]
 
 
 def _without_last_one_failing(servers: list[Server]) -> Iterable[Server]:
-    """Guard what ``nginx -t`` accepts and clients would suffer from.
+    """Guard against what is left when servers drain, or names have no address.
 
     All servers ``down``: every client gets EOF, so none stays down. One server left and counted
     as failed: nginx refuses clients for ``fail_timeout`` after it is back, so it is not counted.
+    All servers ``backup``: nginx refuses the config ("no servers in upstream"), so none stays one.
     """
     all_down = all(server.down for server in servers)
+    all_backup = all(server.backup for server in servers)
     alive = [server for server in servers if all_down or not server.down]
     for server in servers:
-        max_fails = 0 if len(alive) == 1 and server in alive else server.max_fails
-        yield Server(
-            **{**server.__dict__, "down": server.down and not all_down, "max_fails": max_fails}
+        yield replace(
+            server,
+            backup=server.backup and not all_backup,
+            down=server.down and not all_down,
+            max_fails=0 if alive == [server] else server.max_fails,
         )
 
 

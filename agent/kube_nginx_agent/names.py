@@ -105,8 +105,8 @@ def _read(file: Path) -> dict[str, frozenset[IPAddress]]:
     try:
         content = json.loads(read_text(file) or "{}")
         return {
-            str(name): frozenset(ipaddress.ip_address(text) for text in texts)
+            str(name): frozenset(ipaddress.ip_address(str(text)) for text in texts)
             for name, texts in content.items()
         }
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return {}

@@ -16,6 +16,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import ObservedWatch
 
+from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import FileTouched
 
 _CHANGES = {"created", "deleted", "moved", "modified", "closed"}
@@ -52,14 +53,15 @@ class Watch(FileSystemEventHandler):
         self._observer = Observer()
         self._watches: dict[Path, tuple[tuple[int, int], ObservedWatch]] = {}
         self._trail: set[str] = set()
+        self._reason = ""
         self.is_working = True
 
     def start(self) -> None:
         """Begin to watch."""
         try:
             self._observer.start()
-        except OSError:
-            self.is_working = False
+        except (OSError, RuntimeError) as error:
+            self._give_up(str(error))
         self.refresh()
 
     def stop(self) -> None:
@@ -68,8 +70,22 @@ class Watch(FileSystemEventHandler):
             self._observer.stop()
             self._observer.join()
 
+    def is_alive(self) -> bool:
+        """Tell whether the watching thread still runs, or was given up for the poll."""
+        return self._observer.is_alive() or not self.is_working
+
+    def explain(self, poll: float) -> AgentError:
+        """Say what it means that the kernel refuses a watch; ``poll`` is in seconds."""
+        return AgentError(
+            f"changes of files are seen only every {poll:g} s: {self._reason}",
+            hint="raise the sysctl fs.inotify.max_user_watches or fs.inotify.max_user_instances",
+        )
+
     def refresh(self) -> None:
         """Follow the files to where they are now: links and folders may have been replaced."""
+        if not self._observer.is_alive():
+            return
+        self.is_working = True
         paths = [path for file in self._files for path in trail(file)]
         self._trail = {str(path) for path in paths}
         folders = {path.parent: _identity(path.parent) for path in paths}
@@ -83,9 +99,14 @@ class Watch(FileSystemEventHandler):
     def _add(self, folder: Path, identity: tuple[int, int]) -> None:
         try:
             self._watches[folder] = (identity, self._observer.schedule(self, str(folder)))
-        except OSError:
-            # No rights to that folder, or no inotify watches left.
-            self.is_working = False
+        except PermissionError:
+            return  # A folder on the way that may be passed through, but not watched.
+        except OSError as error:
+            self._give_up(error.strerror or str(error))
+
+    def _give_up(self, reason: str) -> None:
+        self.is_working = False
+        self._reason = reason
 
     def _forget(self, folder: Path) -> None:
         _, watch = self._watches.pop(folder)

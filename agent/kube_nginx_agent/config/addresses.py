@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from kube_nginx_agent.config.problems import printable
 from kube_nginx_agent.model import DEFAULT_PORT, HostName, IPAddress, SocketAddress, Target
 
 _WITH_BRACKETS = re.compile(r"\[(?P<host>[^\]]*)\](?::(?P<port>.*))?")
@@ -15,44 +16,68 @@ _MAX_PORT = 65535
 
 def parse_target(text: str) -> Target:
     """Read the address of a backend; raise ValueError that says what is wrong with it."""
-    host, port = _split(text, default_port=DEFAULT_PORT)
+    host, port = _split(text, example="192.0.2.1:6443")
     ip = _as_ip(host)
     if ip is None:
-        return HostName(_checked_name(host), port)
-    if ip.is_unspecified or ip.is_multicast:
+        return HostName(_checked_name(host), port or DEFAULT_PORT)
+    if not is_one_host(ip):
         raise ValueError(f"{ip} is not the address of one host")
-    return SocketAddress(ip, port)
+    return SocketAddress(ip, port or DEFAULT_PORT)
 
 
 def parse_listen(text: str) -> SocketAddress:
     """Read an address to listen on; raise ValueError that says what is wrong with it."""
-    host, port = _split(text, default_port=None)
+    host, port = _split(text, example="127.0.0.1:8443")
     ip = _as_ip(host)
     if ip is None:
-        raise ValueError(f'"{host}" is not an IP address; write 127.0.0.1:{port} or [::1]:{port}')
+        raise ValueError(
+            f'"{printable(host)}" is not an IP address; write one such as 127.0.0.1:8443'
+        )
+    if port is None:
+        raise ValueError(f"the port is missing; write {printable(text)}:8443")
+    if ip.is_multicast:
+        raise ValueError(f"{ip} is not the address of one host")
     return SocketAddress(ip, port)
 
 
-def _split(text: str, default_port: int | None) -> tuple[str, int]:
+def is_one_host(ip: IPAddress) -> bool:
+    """Tell whether nginx can connect to the address, and then to one certain host.
+
+    A link-local IPv6 address needs a zone to be that, and nginx knows none.
+    """
+    return not (ip.is_unspecified or ip.is_multicast or (ip.version == 6 and ip.is_link_local))
+
+
+def unmapped(ip: IPAddress) -> IPAddress:
+    """Return the IPv4 address of an IPv4-mapped one, ``::ffff:192.0.2.1``; any other as it is."""
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _split(text: str, example: str) -> tuple[str, int | None]:
     bracketed = _WITH_BRACKETS.fullmatch(text)
     if bracketed:
         host, port = bracketed["host"], bracketed["port"]
-        if not isinstance(_as_ip(host), ipaddress.IPv6Address):
-            raise ValueError(f'"{host}" in brackets is not an IPv6 address')
+        if ":" not in host or _as_ip(host) is None:
+            raise ValueError(f'"{printable(host)}" in brackets is not an IPv6 address')
+    elif "://" in text:
+        raise ValueError(f"it is an address, not a URL; write HOST:PORT, such as {example}")
     elif text.count(":") > 1:
-        raise ValueError("an IPv6 address is written in brackets: [2001:db8::1]:6443")
+        raise ValueError(
+            f'"{printable(text)}" has more than one colon; write HOST:PORT, '
+            'and an IPv6 address in brackets and quotes: "[2001:db8::1]:6443"'
+        )
     else:
         host, separator, rest = text.partition(":")
         port = rest if separator else None
     if not host:
-        raise ValueError("the host is missing: write HOST:PORT")
-    if port is None:
-        if default_port is None:
-            raise ValueError(f"the port is missing: write {text}:8443")
-        return host, default_port
-    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= _MAX_PORT):
-        raise ValueError(f'"{port}" is not a port; it is a number from 1 to {_MAX_PORT}')
-    return host, int(port)
+        raise ValueError(f"the host is missing; write HOST:PORT, such as {example}")
+    return host, None if port is None else _checked_port(port)
+
+
+def _checked_port(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= _MAX_PORT:
+        return int(text)
+    raise ValueError(f'"{printable(text)}" is not a port; it is a number from 1 to {_MAX_PORT}')
 
 
 def _as_ip(host: str) -> IPAddress | None:
@@ -60,19 +85,24 @@ def _as_ip(host: str) -> IPAddress | None:
         ip = ipaddress.ip_address(host)
     except ValueError:
         return None
-    # nginx can't connect to a scoped address, and an IPv4-mapped one is IPv4 in disguise.
-    if isinstance(ip, ipaddress.IPv6Address):
-        if "%" in host:
-            raise ValueError(f"{host}: nginx does not know zone ids; use a global address")
-        return ip.ipv4_mapped or ip
-    return ip
+    if "%" in host or (ip.version == 6 and ip.is_link_local):
+        raise ValueError(f"nginx can't use the link-local {printable(host)}; use a global address")
+    return unmapped(ip)
 
 
 def _checked_name(host: str) -> str:
-    name = host.lower().rstrip(".")
+    name = host.lower()
+    name = name[:-1] if name.endswith(".") else name
     labels = name.split(".")
-    if labels[-1].isdigit():
-        raise ValueError(f'"{host}" is neither an IPv4 address (four numbers, 0 to 255) nor a name')
+    if " - " in host:
+        raise ValueError(
+            f'"{printable(host)}" is two entries in one; put each "- " right below the other'
+        )
+    if not re.search("[a-z]", labels[-1]) or labels[-1].startswith("0x"):
+        # A name ends in letters; the C library would take 0x7f.1 for an IPv4 address.
+        raise ValueError(
+            f'"{printable(host)}" is neither an IPv4 address (four numbers, 0 to 255) nor a name'
+        )
     if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(f'"{host}" is neither an IP address nor a DNS name')
+        raise ValueError(f'"{printable(host)}" is neither an IP address nor a DNS name')
     return name

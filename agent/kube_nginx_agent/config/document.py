@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 import yaml
 
-from kube_nginx_agent.config.problems import Path, Position, Problem
+from kube_nginx_agent.config.problems import Path, Position, Problem, printable
 
 MAX_BYTES = 256 * 1024
 """A thousand backends with every key given fit into a fifth of it."""
 
 _MAX_DEPTH = 8  # the schema needs 3
+_MAX_EVENTS = 5000  # 64 backends with every key given need 1,000
+_FEW_LINES = "a list of apiservers is a few lines long"
+QUOTE_IPV6 = 'put quotes around an IPv6 address: "[2001:db8::1]:6443"'
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _WORDS: dict[str, bool | None] = {
@@ -27,7 +30,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"), False),
 }
 # No octal, hexadecimal or base 60 numbers: YAML 1.1 has them, and each is a trap here.
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,99})")
 _FLOAT = re.compile(r"[-+]?[0-9]{1,17}\.[0-9]{1,17}")
 
 
@@ -38,6 +41,10 @@ class Document:
     value: Any = None
     values: dict[Path, Position] = field(default_factory=dict)
     keys: dict[Path, Position] = field(default_factory=dict)
+    quoted: set[Path] = field(default_factory=set)
+    """Where text stands in quotes, so that it is no number and no truth value."""
+    void: set[Path] = field(default_factory=set)
+    """Where something was refused whose value says nothing."""
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -47,28 +54,27 @@ def load_document(data: bytes) -> Document:
     if problem:
         return Document(problems=[problem])
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    composer = _Composer(yaml.parse(text, Loader=loader))
+    composer = _Composer(_limited(yaml.parse(text, Loader=loader)))
     try:
         return composer.compose()
-    except yaml.MarkedYAMLError as error:
-        composer.document.problems.append(_syntax_problem(error, text))
-    except _TooDeepError as error:
-        composer.document.problems.append(
-            Problem(error.position, (), f"nested more than {_MAX_DEPTH} levels deep")
-        )
-    return Document(problems=composer.document.problems)
+    except _TooMuchError as error:
+        problem = Problem(error.position, (), str(error), _FEW_LINES)
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: PyYAML without libyaml, from "\U00110000", which is no character.
+        problem = _syntax_problem(error, text)
+    return Document(problems=[*composer.document.problems, problem])
 
 
 def _decode(data: bytes) -> tuple[str, Problem | None]:
     top = Position(1, 1)
     if len(data) > MAX_BYTES:
         what = f"the file is larger than {MAX_BYTES // 1024} KiB"
-        return "", Problem(top, (), what, "a list of apiservers is a few lines long")
+        return "", Problem(top, (), what, _FEW_LINES)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        before = error.object[: error.start].decode("utf-8", "replace")
+        what = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
         return "", Problem(_end_of(before), (), what, "save the file as UTF-8 text")
     bad = _UNPRINTABLE.search(text)
     if bad:
@@ -80,13 +86,27 @@ def _decode(data: bytes) -> tuple[str, Problem | None]:
 
 
 def _end_of(text: str) -> Position:
-    return Position(text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1)
+    lines = f"{text}|".splitlines()
+    return Position(len(lines), len(lines[-1]))
 
 
-class _TooDeepError(Exception):
-    def __init__(self, position: Position) -> None:
-        super().__init__()
+class _TooMuchError(Exception):
+    def __init__(self, position: Position, what: str) -> None:
+        super().__init__(what)
         self.position = position
+
+
+def _limited(events: Iterable[yaml.Event]) -> Iterator[yaml.Event]:
+    """Pass the events on; raise _TooMuchError where there are too many, or too deep."""
+    depth = 0
+    for count, event in enumerate(events):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _TooMuchError(_start(event), f"nested more than {_MAX_DEPTH} levels deep")
+        if count > _MAX_EVENTS:
+            raise _TooMuchError(_start(event), f"more than {_MAX_EVENTS} keys and values")
+        yield event
 
 
 class _Composer:
@@ -115,10 +135,9 @@ class _Composer:
     def _value(self, event: yaml.Event, path: Path) -> Any:
         position = _start(event)
         self.document.values[path] = position
-        if len(path) > _MAX_DEPTH:
-            raise _TooDeepError(position)
         if isinstance(event, yaml.AliasEvent):
             self._refuse(position, path, "YAML aliases are not accepted", "write the value out")
+            self.document.void.add(path)
             return None
         if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
             self._check_properties(event, position, path)
@@ -126,7 +145,11 @@ class _Composer:
             return self._mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(path)
-        return _scalar(event) if isinstance(event, yaml.ScalarEvent) else None
+        if isinstance(event, yaml.ScalarEvent):
+            if not event.implicit[0]:
+                self.document.quoted.add(path)
+            return _scalar(event)
+        return None
 
     def _check_properties(
         self,
@@ -137,7 +160,9 @@ class _Composer:
         if event.anchor is not None:
             self._refuse(position, path, "YAML anchors are not accepted", "write the value out")
         elif event.tag is not None:
-            self._refuse(position, path, f'the YAML tag "{event.tag}" is not accepted', "remove it")
+            tag = printable(event.tag)
+            self._refuse(position, path, f'the YAML tag "{tag}" is not accepted', "remove it")
+            self.document.void.add(path)
 
     def _sequence(self, path: Path) -> list[Any]:
         items: list[Any] = []
@@ -154,25 +179,25 @@ class _Composer:
                 break
             key, position = self._key(event, path)
             entry_path = (*path, key)
-            duplicate = key in entries
-            if duplicate:
+            if key in entries:
                 first = self.document.keys[entry_path]
                 what = f"the key stands a second time (first on line {first.line})"
                 self._refuse(position, entry_path, what, "keep one of them")
-            else:
-                self.document.keys[entry_path] = position
-            value = self._value(next(self.events), entry_path)
-            if not duplicate:
-                entries[key] = value
+                _Composer(self.events)._value(next(self.events), entry_path)  # to skip it
+                continue
+            self.document.keys[entry_path] = position
+            entries[key] = self._value(next(self.events), entry_path)
         return entries
 
     def _key(self, event: yaml.Event, path: Path) -> tuple[str, Position]:
         position = _start(event)
         if isinstance(event, yaml.ScalarEvent):
-            self._check_properties(event, position, path)
-            return str(event.value), position
-        self._refuse(position, path, "a key must be a plain word", "")
-        self._value(event, (*path, "?"))
+            key = str(event.value)
+            self._check_properties(event, position, (*path, key))
+            return key, position
+        self._refuse(position, path, "a key must be a plain word", "put quotes around a value")
+        self.document.void.add((*path, "?"))
+        _Composer(self.events)._value(event, path)  # to skip it
         return "?", position
 
     def _refuse(self, position: Position, path: Path, what: str, hint: str) -> None:
@@ -196,19 +221,29 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     return text
 
 
-_BARE_IPV6 = re.compile(r"(^|\s)\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*\]:")
+_BARE_IPV6 = re.compile(r"(^|[\s\[,])\[[0-9a-fA-F:]*:[0-9a-fA-F:.]*\]")
+_SPECIAL_FIRST = re.compile(r"(^|[:,\[{-]\s*)[*&!%@`]")
+_UNFINISHED = re.compile(r"simple key|quoted scalar|flow (sequence|mapping)")
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
+def _syntax_problem(error: Exception, text: str) -> Problem:
+    context, words = getattr(error, "context", None), getattr(error, "problem", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    if mark is None or _UNFINISHED.search(context or ""):
+        # What is not finished is best looked for where it begins, not where the parser gave up.
+        mark = getattr(error, "context_mark", None) or mark
     position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
     lines = text.splitlines()
     line = lines[position.line - 1] if position.line <= len(lines) else ""
+    what = f"not valid YAML: {context or ''} {words.splitlines()[0]}".replace("  ", " ")
+    return Problem(position, (), what, _syntax_hint(line))
+
+
+def _syntax_hint(line: str) -> str:
     if _BARE_IPV6.search(line):
-        hint = 'put quotes around an IPv6 address: "[2001:db8::1]:6443"'
-    elif "\t" in line:
-        hint = "YAML wants spaces here, not a tab"
-    else:
-        hint = "check indentation, colons and quotes on this line and the one before"
-    words = " ".join(part for part in (error.context, error.problem) if part)
-    return Problem(position, (), f"not valid YAML: {words}", hint)
+        return QUOTE_IPV6
+    if "\t" in line:
+        return "YAML wants spaces here, not a tab"
+    if _SPECIAL_FIRST.search(line):
+        return "put quotes around a value that begins with * & ! % @ or `"
+    return "check indentation, colons and quotes on this line and around it"

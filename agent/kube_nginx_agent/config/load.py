@@ -18,6 +18,12 @@ _NO_BACKUP = {"random", "hash"}
 """nginx refuses ``backup`` with these: "balancing method does not support parameter"."""
 
 _SECOND = timedelta(seconds=1)
+_LONGEST_TIMEOUT = timedelta(days=24)
+"""epoll_wait(2) takes an ``int`` of milliseconds, and nginx gives it its next timer."""
+
+_NEXT_APISERVER_LIMIT = timedelta(seconds=5)
+"""The proxy_next_upstream_timeout of every rendered config."""
+
 _CLIENT_PING = timedelta(seconds=60)
 """Clients ping an HTTP/2 connection after 30 s of silence; an idle timeout of 30 s cut 8 of 10
 connections that such a ping kept alive (docs/decisions/0004-timeouts.md)."""
@@ -34,57 +40,64 @@ class Loaded:
 def load_config(data: bytes, file: str) -> Loaded:
     """Read a backends.yaml, called ``file`` in messages. Raise ConfigError if it is invalid."""
     document = load_document(data)
-    problems = list(document.problems)
-    if document.values:
-        refused = {problem.path for problem in problems}
-        problems += [found for found in validate(document) if not _inside(found.path, refused)]
-    if problems:
-        raise ConfigError(file, tuple(problems))
-    reader = _Reader(document)
+    if not document.values:
+        raise ConfigError(file, tuple(document.problems))
+    misfits = validate(document)
+    reader = _Reader(document, {misfit.path for misfit in misfits} | document.void)
     config = reader.config()
-    if reader.problems:
-        raise ConfigError(file, tuple(reader.problems))
+    problems = (*document.problems, *misfits, *reader.problems)
+    if problems:
+        raise ConfigError(file, problems)
     return Loaded(config, tuple(reader.warnings))
 
 
-def _inside(path: Path, refused: set[Path]) -> bool:
-    return any(path[: len(outer)] == outer for outer in refused)
-
-
 class _Reader:
-    """Turns a document that fits the schema into a Config; collects what the schema can't say."""
+    """Turns what fits the schema into a Config; collects what the schema can't say.
 
-    def __init__(self, document: Document) -> None:
+    Leaves out what does not fit, so that one look finds all that is wrong with a file.
+    """
+
+    def __init__(self, document: Document, misfits: set[Path]) -> None:
         self.document = document
+        self.misfits = misfits
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
     def config(self) -> Config:
-        top = self.document.value
-        balance = self._balance(top.get("balance", {}))
+        top = self._fitting(self.document.value, ())
         workers = top.get("workers", Config.workers)
+        backends = self._backends(top.get("backends", []))
         config = Config(
-            backends=tuple(
-                self._backend(entry, ("backends", index))
-                for index, entry in enumerate(top["backends"])
-            ),
+            backends=tuple(backends.values()),
             listen=self._listen(top.get("listen", [])),
-            balance=balance,
+            balance=self._balance(top.get("balance", {})),
             proxy=self._proxy(top.get("proxy", {})),
             workers=None if workers == "auto" else workers,
             worker_connections=top.get("worker_connections", Config.worker_connections),
             error_log_level=top.get("error_log_level", Config.error_log_level),
         )
-        self._check_backends(config)
+        self._check_targets(backends, config.listen)
+        self._check_backups(backends, config.balance.method)
+        self._check_drains(backends)
         return config
 
+    def _fitting(self, value: Any, path: Path) -> dict[str, Any]:
+        entries = value.items() if isinstance(value, dict) else ()
+        return {key: found for key, found in entries if (*path, key) not in self.misfits}
+
+    def _is_whole(self, key: str) -> bool:
+        return not any(path[:1] in ((), (key,)) for path in self.misfits)
+
     def _listen(self, value: Any) -> tuple[SocketAddress, ...]:
-        entries = value if isinstance(value, list) else [value]
-        addresses: list[SocketAddress] = []
-        for index, text in enumerate(entries):
-            path: Path = ("listen", index) if isinstance(value, list) else ("listen",)
+        paths: dict[Path, str] = {("listen",): value}
+        if isinstance(value, list):
+            paths = {("listen", index): text for index, text in enumerate(value)}
+        found: dict[SocketAddress, Path] = {}
+        for path, text in paths.items():
+            if path in self.misfits:
+                continue
             address = parse_listen(text)
-            if address in addresses:
+            if address in found:
                 self._refuse(path, f"{address} stands twice", "remove one")
             if not address.ip.is_loopback:
                 self._warn(
@@ -92,40 +105,74 @@ class _Reader:
                     f"{address} can be reached from other machines",
                     "listen on 127.0.0.1 and [::1] unless that is wanted",
                 )
-            addresses.append(address)
-        return tuple(addresses)
+            found.setdefault(address, path)
+        self._check_overlaps(found)
+        return tuple(found)
+
+    def _check_overlaps(self, found: dict[SocketAddress, Path]) -> None:
+        """Refuse what nginx can't bind, with so_keepalive: an address beside all addresses."""
+        for address, path in found.items():
+            everywhere = SocketAddress(type(address.ip)(0), address.port)
+            if address != everywhere and everywhere in found:
+                self._refuse(path, f"{address} is part of {everywhere} already", "keep one of them")
 
     def _balance(self, value: Any) -> Balance:
-        details = value if isinstance(value, dict) else {"method": value}
-        balance = Balance(**details)
-        if balance.salt is not None and balance.method != "hash":
+        if isinstance(value, str):
+            return Balance(method=value)
+        balance = Balance(**self._fitting(value, ("balance",)))
+        if balance.salt is not None and balance.method != "hash" and self._is_whole("balance"):
             self._refuse(
-                ("balance", "salt"), f"{balance.method} has no use for it", "use it with hash"
+                ("balance", "salt"), f"{balance.method} has no use for it", "add method: hash"
             )
         return balance
 
-    def _backend(self, entry: Any, path: Path) -> Backend:
-        details = dict(entry) if isinstance(entry, dict) else {"address": entry}
-        if "fail_timeout" in details:
-            details["fail_timeout"] = self._fail_timeout(details, (*path, "fail_timeout"))
-        return Backend(target=parse_target(details.pop("address")), **details)
+    def _backends(self, entries: list[Any]) -> dict[Path, Backend]:
+        found: dict[Path, Backend] = {}
+        for index, entry in enumerate(entries):
+            path: Path = ("backends", index)
+            if path in self.misfits:
+                continue
+            details: dict[str, Any] = {"address": entry}
+            if isinstance(entry, dict):
+                details = self._fitting(entry, path)
+            if "address" not in details:
+                continue
+            if "fail_timeout" in details:
+                details["fail_timeout"] = self._fail_timeout(details, (*path, "fail_timeout"))
+            found[path] = Backend(target=parse_target(details.pop("address")), **details)
+        return found
 
     def _fail_timeout(self, details: dict[str, Any], path: Path) -> timedelta:
-        duration = parse_duration(details["fail_timeout"])
-        if duration < _SECOND or duration % _SECOND:
+        duration = self._duration(details["fail_timeout"], path)
+        if duration % _SECOND:
             self._refuse(
-                path, f"{details['fail_timeout']} is not in whole seconds", "nginx counts seconds"
+                path,
+                f"{details['fail_timeout']} is not a whole number of seconds",
+                "nginx counts this in seconds: write 1s or more",
             )
         return duration
 
-    def _proxy(self, value: dict[str, Any]) -> Proxy:
-        settings = dict(value)
+    def _duration(self, text: str, path: Path) -> timedelta:
+        duration = parse_duration(text)
+        if not duration:
+            self._refuse(path, f"{text} is no time at all", "write 1s or more")
+        if duration > _LONGEST_TIMEOUT:
+            longest = format_duration(_LONGEST_TIMEOUT)
+            self._refuse(path, f"{text} is longer than nginx can wait", f"write at most {longest}")
+        return duration
+
+    def _proxy(self, value: Any) -> Proxy:
+        settings = self._fitting(value, ("proxy",))
         for key in settings.keys() & {"connect_timeout", "idle_timeout"}:
-            settings[key] = parse_duration(settings[key])
+            settings[key] = self._duration(settings[key], ("proxy", key))
         proxy = Proxy(**settings)
-        for key in ("connect_timeout", "idle_timeout"):
-            if not getattr(proxy, key):
-                self._refuse(("proxy", key), "a timeout of nothing", "write 1s or more")
+        if proxy.connect_timeout >= _NEXT_APISERVER_LIMIT:
+            self._warn(
+                ("proxy", "connect_timeout"),
+                f"{format_duration(proxy.connect_timeout)} leaves no time for a second apiserver: "
+                f"nobody waits longer than {format_duration(_NEXT_APISERVER_LIMIT)}",
+                "1s is enough",
+            )
         if timedelta(0) < proxy.idle_timeout < _CLIENT_PING:
             self._warn(
                 ("proxy", "idle_timeout"),
@@ -135,39 +182,39 @@ class _Reader:
             )
         return proxy
 
-    def _check_backends(self, config: Config) -> None:
-        self._check_duplicates(config)
-        self._check_backups(config)
-        if config.backends and all(backend.drain for backend in config.backends):
-            self._refuse(("backends",), "every backend drains", "one must take the new connections")
-
-    def _check_duplicates(self, config: Config) -> None:
-        seen: dict[Target, int] = {}
-        for index, backend in enumerate(config.backends):
-            path: Path = ("backends", index)
-            if leads_back(backend.target, config.listen or DEFAULT_LISTEN):
+    def _check_targets(
+        self, backends: dict[Path, Backend], listen: tuple[SocketAddress, ...]
+    ) -> None:
+        own = listen if ("listen",) in self.document.keys else DEFAULT_LISTEN
+        seen: dict[Target, Path] = {}
+        for path, backend in backends.items():
+            if leads_back(backend.target, own):
                 self._refuse(
                     path, f"{backend.target} is where we listen", "nginx would call itself"
                 )
-            first = seen.setdefault(backend.target, index)
-            if first != index:
-                line = position_of(self.document, ("backends", first)).line
+            first = seen.setdefault(backend.target, path)
+            if first != path:
+                line = position_of(self.document, first).line
                 self._refuse(path, f"{backend.target} is on line {line} already", "remove one")
 
-    def _check_backups(self, config: Config) -> None:
-        backups = [index for index, backend in enumerate(config.backends) if backend.backup]
-        method = config.balance.method
-        if backups and method in _NO_BACKUP:
-            for index in backups:
+    def _check_backups(self, backends: dict[Path, Backend], method: str) -> None:
+        backups = [path for path, backend in backends.items() if backend.backup]
+        if method in _NO_BACKUP and self._is_whole("balance"):
+            for path in backups:
                 self._refuse(
-                    ("backends", index, "backup"),
+                    (*path, "backup"),
                     f"nginx has no backup servers with balance: {method}",
                     "use balance: least_conn or round_robin",
                 )
-        elif backups and len(backups) == len(config.backends):
+        elif backups and len(backups) == len(backends) and self._is_whole("backends"):
             self._refuse(("backends",), "every backend is a backup", "one must not be")
 
-    def _refuse(self, path: Path, what: str, hint: str = "") -> None:
+    def _check_drains(self, backends: dict[Path, Backend]) -> None:
+        drains = [backend.drain for backend in backends.values()]
+        if drains and all(drains) and self._is_whole("backends"):
+            self._refuse(("backends",), "every backend drains", "one must take the new connections")
+
+    def _refuse(self, path: Path, what: str, hint: str) -> None:
         self.problems.append(Problem(position_of(self.document, path), path, what, hint))
 
     def _warn(self, path: Path, what: str, hint: str) -> None:

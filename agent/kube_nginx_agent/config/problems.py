@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Tuple, Union
 
@@ -9,6 +10,8 @@ from kube_nginx_agent.errors import AgentError
 
 Path = Tuple[Union[str, int], ...]
 """The way from the top of a document to one value: ``("backends", 1, "weight")``."""
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True, order=True)
@@ -57,6 +60,17 @@ def format_path(path: Path) -> str:
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        else:
+        elif _PLAIN_KEY.fullmatch(step):
             text += f".{step}" if text else step
+        else:
+            text += f'["{printable(step)}"]'
     return text
+
+
+def printable(text: str, longest: int = 60) -> str:
+    """Return the text as a part of one line: cut short, without what a terminal would obey."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[: longest + 1]
+    )
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Iterable, Iterator
 
 import jsonschema
 
 from kube_nginx_agent.config.addresses import parse_listen, parse_target
-from kube_nginx_agent.config.document import Document
-from kube_nginx_agent.config.problems import Path, Position, Problem
+from kube_nginx_agent.config.document import QUOTE_IPV6, Document
+from kube_nginx_agent.config.problems import Path, Position, Problem, printable
 
 _TYPE_WORDS = {
     "object": "a mapping",
@@ -35,72 +36,135 @@ def _is_listen_address(value: object) -> bool:
     return not isinstance(value, str) or bool(parse_listen(value))
 
 
+def _is_whole_number(_: Any, value: object) -> bool:
+    """JSON Schema takes 3.0 for an integer, nginx does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _matches_whole(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[Any]:
+    """Check a pattern; the usual search lets a newline at the end pass."""
+    if validator.is_type(value, "string") and not re.fullmatch(pattern, value):
+        yield jsonschema.ValidationError("the pattern does not match")
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft7Validator,
+    {"pattern": _matches_whole},
+    type_checker=jsonschema.Draft7Validator.TYPE_CHECKER.redefine("integer", _is_whole_number),
+)
+
+
 @cache
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 7, the newest that EL 9's validator knows)."""
-    text = resources.read_text("kube_nginx_agent.config", "backends.schema.json", encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
+    file = resources.files("kube_nginx_agent.config") / "backends.schema.json"
+    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return loaded
 
 
 def validate(document: Document) -> list[Problem]:
     """Return everything in which the document differs from the schema."""
-    validator = jsonschema.Draft7Validator(schema(), format_checker=_formats)
+    validator = _Validator(schema(), format_checker=_formats)
     problems: dict[Path, Problem] = {}
     for error in validator.iter_errors(document.value):
-        for problem in _explain(_leaf(error), document):
-            problems.setdefault(problem.path, problem)
+        for problem in _explain(error, document):
+            if problem.path not in document.void:
+                problems.setdefault(problem.path, problem)
     return list(problems.values())
-
-
-def _leaf(error: Any) -> Any:
-    """Go down from an ``if``/``then``/``else`` to the rule that really failed."""
-    while error.context:
-        error = error.context[0]
-    return error
 
 
 def _explain(error: Any, document: Document) -> list[Problem]:
     path: Path = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
-        return [_unknown_key(path, key, error, document) for key in _unknown_keys(error)]
-    where = position_of(document, path)
+        return _unknown_keys(error, path, document)
     if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        hint = "every entry needs one" if path else 'an empty list is written "backends: []"'
-        return [Problem(where, (*path, missing), "the key is missing", hint)]
-    what, hint = _value_words(error)
-    return [Problem(where, path, what, hint)]
+        return _missing_key(error, path, document)
+    what, hint = _value_words(error, quoted=path in document.quoted)
+    return [Problem(position_of(document, path), path, what, hint)]
 
 
-def _unknown_keys(error: Any) -> list[str]:
-    return [key for key in error.instance if key not in error.schema["properties"]]
+def _missing_key(error: Any, path: Path, document: Document) -> list[Problem]:
+    missing = next(key for key in error.validator_value if key not in error.instance)
+    known = error.schema["properties"]
+    strangers = [key for key in error.instance if key not in known]
+    if _split_address(error.instance) or missing in [_meant(key, known) for key in strangers]:
+        return []  # told as an unknown key
+    hint = "every entry needs one" if path else 'an empty list is written "backends: []"'
+    return [Problem(position_of(document, path), (*path, missing), "the key is missing", hint)]
 
 
-def _unknown_key(path: Path, key: str, error: Any, document: Document) -> Problem:
-    known = sorted(error.schema["properties"])
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f'did you mean "{near[0]}"?' if near else f"known keys: {', '.join(known)}"
-    return Problem(document.keys[(*path, key)], (*path, key), "unknown key", hint)
+def _unknown_keys(error: Any, path: Path, document: Document) -> list[Problem]:
+    known = error.schema["properties"]
+    address = _split_address(error.instance) if "address" in known else ""
+    if address:
+        what = "the colon makes this a mapping"
+        return [Problem(position_of(document, path), path, what, f"write {address}")]
+    return [
+        Problem(document.keys[(*path, key)], (*path, key), "unknown key", _key_hint(key, known))
+        for key in error.instance
+        if key not in known
+    ]
 
 
-def _value_words(error: Any) -> tuple[str, str]:
-    value, rule, limit = _show(error.instance), error.validator, error.validator_value
+def _split_address(entry: dict[str, Any]) -> str:
+    """Return what was meant by an entry ``10.0.0.1:6443:`` or ``10.0.0.1: 6443``, else nothing."""
+    if len(entry) != 1:
+        return ""
+    [(key, value)] = entry.items()
+    text = key if value is None else f"{key}:{value}"
+    try:
+        parse_target(text)
+    except ValueError:
+        return ""
+    return text if re.search("[.:]", key) else ""
+
+
+def _key_hint(key: str, known: dict[str, Any]) -> str:
+    if key == "port" and "address" in known:
+        return "write it into the address: HOST:PORT"
+    meant = _meant(key, known)
+    return f'did you mean "{meant}"?' if meant else f"known keys: {', '.join(sorted(known))}"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return the known word that an unknown one was probably meant to be, else nothing."""
+    if word in ("host", "ip", "server") and "address" in known:
+        return "address"
+    near = difflib.get_close_matches(word[:100].lower(), sorted(known), n=1, cutoff=0.5)
+    return near[0] if near else ""
+
+
+def _value_words(error: Any, *, quoted: bool) -> tuple[str, str]:
+    value, rule, limit = error.instance, error.validator, error.validator_value
     if rule == "format":
         return str(error.cause), ""
-    if rule == "enum":
-        near = difflib.get_close_matches(str(error.instance), limit, n=1, cutoff=0.5)
-        listed = ", ".join(limit)
-        return f"{value} is not known", f'did you mean "{near[0]}"?' if near else f"use {listed}"
     if rule in ("minimum", "maximum"):
         word = "least" if rule == "minimum" else "most"
-        return f"{value} is out of range", f"it is at {word} {limit}"
-    if rule in ("minItems", "maxItems"):
-        return f"the list has {len(error.instance)} entries", f"{rule[:3]}imum is {limit}"
-    comment = error.schema.get("$comment", "")
-    expected = comment.partition("expected: ")[2] or _TYPE_WORDS.get(str(limit), "")
-    shown = "the value is missing" if error.instance is None else f"{value} does not fit here"
-    return shown, f"write {expected}"
+        return f"{_show(value)} is out of range", f"it is at {word} {limit}"
+    if rule == "minItems":
+        return "the list is empty", "name one, or leave the key out"
+    if rule == "maxItems":
+        return f"the list has {len(value)} entries", f"at most {limit} are allowed"
+    return _misfit(value, quoted=quoted), _right_value(error, quoted=quoted)
+
+
+def _misfit(value: Any, *, quoted: bool) -> str:
+    if value is None:
+        return "the value is missing"
+    return f'"{_show(value)}" does not fit here' if quoted else f"{_show(value)} does not fit here"
+
+
+def _right_value(error: Any, *, quoted: bool) -> str:
+    value, limit = error.instance, error.validator_value
+    if isinstance(value, list) and len(value) == 1 and str(value[0]).count(":") > 1:
+        return QUOTE_IPV6
+    expected = error.schema.get("$comment", "").partition("expected: ")[2]
+    if error.validator == "enum":
+        near = _meant(value, limit) if isinstance(value, str) else ""
+        return f'did you mean "{near}"?' if near else f"use {expected or ', '.join(limit)}"
+    if quoted and limit in ("integer", "boolean"):
+        return f"write {_TYPE_WORDS[limit]} without quotes"
+    return f"write {expected or _TYPE_WORDS[limit]}"
 
 
 def _show(value: Any) -> str:
@@ -108,8 +172,7 @@ def _show(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # fits a terminal line
+    return printable(value if isinstance(value, str) else json.dumps(value))
 
 
 def position_of(document: Document, path: Path) -> Position:

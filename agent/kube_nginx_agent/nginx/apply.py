@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Iterable, Iterator
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.files import keep_copy, move_over, read_text, write_beside
+from kube_nginx_agent.files import keep_copy, move_over, read_text, replace_file, write_beside
 from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx import canary, generation, ports
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
@@ -37,7 +37,9 @@ class ApplyError(AgentError):
 
     def __init__(self, step: str, cause: AgentError, *, last_good_serves: bool) -> None:
         """Say at which step it failed, in the cause's words, and whether the last good goes on."""
-        super().__init__(cause.what, where=cause.where, hint=cause.hint)
+        outcome = "the last good config goes on" if last_good_serves else "nothing is served"
+        hint = f"{cause.hint}; {outcome}" if cause.hint else outcome
+        super().__init__(cause.what, where=cause.where, hint=hint)
         self.step = step
         self.last_good_serves = last_good_serves
 
@@ -61,17 +63,28 @@ class Applier:
         self._supervisor = supervisor
         self._log = log
 
-    def is_live(self, rendered: Rendered) -> bool:
-        """Tell whether this very text is installed and nginx serves its generation."""
-        return (
-            read_text(self._paths.live) == rendered.text
-            and self.served_generation() == rendered.generation
-        )
+    def ask(self) -> generation.Answer | generation.NoAnswer:
+        """Ask nginx what it serves."""
+        return generation.ask(self._paths.generation_socket, _ASK_TIMEOUT)
 
     def served_generation(self) -> str | None:
         """Ask nginx what it serves; None when it does not answer."""
-        answer = generation.ask(self._paths.generation_socket, _ASK_TIMEOUT)
-        return answer.generation if answer else None
+        answer = self.ask()
+        return answer.generation if isinstance(answer, generation.Answer) else None
+
+    def live_text(self) -> str | None:
+        """Return the live config as it is on disk; None when there is none to be read."""
+        return read_text(self._paths.live)
+
+    def restore(self, rendered: Rendered) -> None:
+        """Put the text back that nginx serves, without a reload. Raise AgentError."""
+        with _disk_errors():
+            replace_file(self._paths.live, rendered.text)
+
+    def start_from_disk(self) -> None:
+        """Start nginx from the live config, if there is one. Raise AgentError."""
+        if self._paths.live.exists():
+            self._supervisor.start()
 
     def apply(self, rendered: Rendered, desired: Desired) -> Proof:
         """Make ``rendered`` live and prove it.
@@ -85,7 +98,7 @@ class Applier:
         try:
             self._test(rendered)
             step = "preflight"
-            self._check_listen(desired, master)
+            ports.check_listen(desired.listen, master)
             step = "install"
             self._install(served)
         except AgentError as cause:
@@ -105,11 +118,6 @@ class Applier:
         with _disk_errors():
             write_beside(self._paths.candidate, rendered.text)
         self._nginx.test(self._paths.candidate)
-
-    def _check_listen(self, desired: Desired, master: Process | None) -> None:
-        own = {master.pid, *(worker.process.pid for worker in workers(master))} if master else ()
-        for address in desired.listen:
-            ports.check_free(address, own)
 
     def _install(self, served: str | None) -> None:
         self._keep_if_good(served)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Union
 
 _MAX_ANSWER = 64  # bytes; "4f2a91c 12345\n" and room to spare
 
@@ -17,19 +19,35 @@ class Answer:
     worker_pid: int
 
 
-def ask(generation_socket: Path, timeout: float) -> Answer | None:
-    """Return the answer of whichever worker accepts, None when none does in ``timeout`` seconds."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
+class NoAnswer(Enum):
+    """Why there is no answer."""
+
+    ABSENT = "nobody listens on the generation socket"
+    MUTE = "nginx accepts a connection to its generation socket but says nothing"
+
+
+def ask(generation_socket: Path, timeout: float) -> Union[Answer, NoAnswer]:
+    """Return the answer of whichever worker accepts within ``timeout`` seconds, or why none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
             connection.connect(str(generation_socket))
-            text = b""
-            while b"\n" not in text and len(text) < _MAX_ANSWER:
-                part = connection.recv(_MAX_ANSWER)
-                if not part:
-                    break
-                text += part
-        generation, pid = text.decode("ascii").split()
-        return Answer(generation, int(pid))
-    except (OSError, ValueError):
-        return None
+        except (FileNotFoundError, ConnectionRefusedError, PermissionError):
+            return NoAnswer.ABSENT
+        except OSError:
+            return NoAnswer.MUTE  # its queue is full: nobody has accepted for long
+        try:
+            return _read_answer(connection)
+        except (OSError, ValueError):
+            return NoAnswer.MUTE
+
+
+def _read_answer(connection: socket.socket) -> Answer:
+    text = b""
+    while b"\n" not in text and len(text) < _MAX_ANSWER:
+        part = connection.recv(_MAX_ANSWER)
+        if not part:
+            break
+        text += part
+    generation, pid = text.decode("ascii").split()
+    return Answer(generation, int(pid))

@@ -10,13 +10,13 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Container
+from typing import Container, Iterable
 
 import psutil
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import IPAddress, SocketAddress
-from kube_nginx_agent.nginx.process import processes_holding
+from kube_nginx_agent.nginx.process import Process, processes_holding, workers
 
 _PROC = Path("/proc")
 _LISTEN = "0A"  # proc(5), /proc/net/tcp: TCP_LISTEN of include/net/tcp_states.h
@@ -69,6 +69,13 @@ def check_free(address: SocketAddress, own: Container[int] = ()) -> None:
             return
         reason = f"it can't be listened on: {os.strerror(error.errno or 0)}"
         raise AddressHeldError(address, reason, holder) from error
+
+
+def check_listen(listen: Iterable[SocketAddress], master: Process | None) -> None:
+    """Raise AddressHeldError unless the nginx of ``master`` has or can bind each address."""
+    own = {master.pid, *(worker.process.pid for worker in workers(master))} if master else set()
+    for address in listen:
+        check_free(address, own)
 
 
 def find_holder(address: SocketAddress) -> Holder | None:

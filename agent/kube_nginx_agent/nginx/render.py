@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from kube_nginx_agent.config.durations import format_duration
+from kube_nginx_agent.config.problems import printable
 from kube_nginx_agent.model import Desired, Rendered, Server
 from kube_nginx_agent.paths import Paths
 
@@ -27,7 +28,7 @@ def generation_of(text: str | None) -> str | None:
     found = _ANSWER.search(text or "")
     if text is None or found is None:
         return None
-    body = text.replace(found[1], _GENERATION)
+    body = text[: found.start(1)] + _GENERATION + text[found.end(1) :]
     return found[1] if _hash(body) == found[1] else None
 
 
@@ -36,13 +37,11 @@ def _hash(body: str) -> str:
 
 
 def _head(desired: Desired, paths: Paths) -> str:
-    workers = "auto" if desired.workers is None else desired.workers
     return f"""\
-# Written by kube-nginx-agent from {paths.config}: edit that file.
+# Written by kube-nginx-agent from {printable(str(paths.config), longest=4096)}: edit that file.
 # Changes made here are undone.
 
-# A fixed number: a reload then replaces as many workers as it starts.
-worker_processes {workers};
+{_workers(desired)}
 # After a reload the old workers keep their sessions until these end, at most this long.
 # It differs from node to node, so that no two nodes reconnect in the same second.
 worker_shutdown_timeout {format_duration(desired.worker_shutdown_timeout)};
@@ -58,6 +57,15 @@ events {{
 """
 
 
+def _workers(desired: Desired) -> str:
+    if desired.workers is None:
+        return "# One worker for each core.\nworker_processes auto;"
+    return (
+        '# A fixed number: on a node with many cores "auto" would start a worker for each.\n'
+        f"worker_processes {desired.workers};"
+    )
+
+
 def _stream(desired: Desired, paths: Paths) -> str:
     parts = [_upstream(desired)] if desired.servers else []
     parts += [_entrance(desired), _generation_server(paths.generation_socket)]
@@ -68,7 +76,7 @@ def _upstream(desired: Desired) -> str:
     lines = [
         "    upstream kube_apiservers {",
         "        # Connection and failure counts are shared by all workers.",
-        "        zone kube_apiservers 64k;",
+        f"        zone kube_apiservers {_zone_size(len(desired.servers))};",
         *_method(desired),
         "        # down: takes no new connections. The line stays, so that hash keeps its places.",
         *(f"        {_server(server)}" for server in desired.servers),
@@ -77,18 +85,34 @@ def _upstream(desired: Desired) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _zone_size(servers: int) -> str:
+    """Return a size that holds them: 512k has room for 879, and is only taken as it is used.
+
+    Nor may it be less than 8 pages (ngx_stream_upstream_zone()), which some kernels have of 64k.
+    """
+    return f"{512 * (1 + servers // 512)}k"
+
+
 def _method(desired: Desired) -> list[str]:
     if desired.method == "random":
         return [
-            "        # Of two picked at random the less busy one: when many nodes start afresh, they",
-            "        # do not all begin with the first line.",
+            "        # Of two picked at random the less busy one: when many nodes start afresh,",
+            "        # they do not all begin with the first line.",
             "        random two least_conn;",
         ]
     if desired.method == "least_conn":
-        return ["        least_conn;"]
-    if desired.method == "hash":
         return [
-            "        # Every client is 127.0.0.1; the salt makes each node choose for itself.",
+            "        # The apiserver with the fewest connections, in proportion to its weight.",
+            "        least_conn;",
+        ]
+    if desired.method == "hash":
+        effect = (
+            "the salt makes each node choose for itself"
+            if desired.hash_salt
+            else "without a salt all nodes choose the same one"
+        )
+        return [
+            f"        # Every client is 127.0.0.1; {effect}.",
             f'        hash "{desired.hash_salt}$remote_addr" consistent;',
         ]
     return ["        # No method: weighted round robin."]
@@ -111,7 +135,8 @@ def _server(server: Server) -> str:
 def _entrance(desired: Desired) -> str:
     keepalive = " so_keepalive=60s:10s:3" if desired.proxy.tcp_keepalive else ""
     listens = [f"        listen {address}{keepalive};" for address in desired.listen]
-    lines = ["    server {", *listens, *_passing_on(desired), "    }"]
+    comment = "        # Where kubelet and its siblings connect."
+    lines = ["    server {", comment, *listens, *_passing_on(desired), "    }"]
     return "\n".join(lines) + "\n"
 
 
@@ -131,6 +156,7 @@ def _passing_on(desired: Desired) -> list[str]:
         "        proxy_next_upstream_timeout 5s;",
         "        # Silence in both directions; watches are silent for minutes.",
         f"        proxy_timeout {format_duration(desired.proxy.idle_timeout)};",
+        "        # A host that is gone without a word is noticed; small messages do not wait.",
         f"        proxy_socket_keepalive {'on' if desired.proxy.tcp_keepalive else 'off'};",
         "        tcp_nodelay on;",
     ]

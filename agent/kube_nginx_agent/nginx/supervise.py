@@ -5,6 +5,8 @@ The one difference between the two ways to run is behind this small interface.
 
 from __future__ import annotations
 
+import os
+import pwd
 import resource
 import signal
 import time
@@ -26,6 +28,7 @@ from kube_nginx_agent.paths import Paths
 
 _PID_FILE_TIMEOUT = 5.0  # seconds; nginx writes it right after it has gone to the background
 _STOP_TIMEOUT = 5.0
+_RESTART_TIMEOUT = 2.0  # seconds; systemd restarts it after 100 ms
 
 
 class Supervisor(Protocol):
@@ -39,6 +42,9 @@ class Supervisor(Protocol):
 
     def stop(self) -> None:
         """End nginx, where it is to end with the agent."""
+
+    def worker_uid(self) -> int:
+        """Return the user that nginx's workers run as."""
 
 
 class Standalone:
@@ -68,6 +74,10 @@ class Standalone:
             time.sleep(0.005)
         raise NginxError("nginx was started, but left no pid file", where=str(self._paths.pid_file))
 
+    def worker_uid(self) -> int:
+        """Return ``nobody`` when we are root (nginx's ``--user``), else ourselves."""
+        return os.geteuid() or pwd.getpwnam("nobody").pw_uid
+
     def stop(self) -> None:
         """End nginx and all its sessions, hung or not."""
         master = self.master()
@@ -83,6 +93,38 @@ class Standalone:
                     send_signal(process, signal.SIGKILL)
         for left in (self._paths.generation_socket, self._paths.pid_file):
             left.unlink(missing_ok=True)
+
+
+class Attached:
+    """systemd runs nginx, as the same user as the agent; the agent only finds and signals it."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Take the folders."""
+        self._paths = paths
+
+    def master(self) -> Process | None:
+        """Return the running master, or None."""
+        return find_master(self._paths.pid_file, self._paths.nginx)
+
+    def start(self) -> Process:
+        """Wait for systemd to start nginx again; raise NginxError when it does not.
+
+        An administrator who has stopped ``kube-nginx.service`` wants it stopped.
+        """
+        deadline = time.monotonic() + _RESTART_TIMEOUT
+        while time.monotonic() < deadline:
+            master = self.master()
+            if master:
+                return master
+            time.sleep(0.02)
+        raise NginxError("kube-nginx.service is not running", hint="`systemctl start kube-nginx`")
+
+    def worker_uid(self) -> int:
+        """Return our own user, which the unit runs nginx as too."""
+        return os.geteuid()
+
+    def stop(self) -> None:
+        """Leave nginx running."""
 
 
 def _raise_open_files_limit() -> None:

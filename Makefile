@@ -1,0 +1,50 @@
+# kube-nginx-agent: `make help` lists the targets.
+
+PYTHON := /usr/bin/python3
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-nginx-agent
+VENV := $(CACHE)/venv-$(shell cksum <tests/requirements.txt | cut -d' ' -f1)
+NGINX := $(CACHE)/nginx/nginx
+export PYTHONPATH := agent:tests
+export KUBE_NGINX_TEST_NGINX := $(NGINX)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: run
+run: ## run the agent and its nginx here, with three stand-in apiservers (or BACKENDS=your/backends.yaml)
+	@packaging/setup run
+	@$(MAKE) -s --no-print-directory $(NGINX)
+	@exec $(PYTHON) -m support.demo --nginx $(NGINX) $(if $(BACKENDS),--backends $(BACKENDS))
+
+.PHONY: test
+test: ## every check of the project; the system tests need root
+	@packaging/setup test
+	@$(MAKE) -s --no-print-directory $(NGINX) $(VENV)
+	@tests/all $(VENV)
+
+.PHONY: lint
+lint: $(VENV) ## format, lint and type checks
+	@$(VENV)/bin/ruff format --check -q . && $(VENV)/bin/ruff check -q . && $(VENV)/bin/mypy
+
+.PHONY: bench
+bench: $(NGINX) ## how fast an edit goes live, and what 100 edits under load cost
+	@packaging/setup run
+	@$(PYTHON) benchmarks/edits.py --nginx $(NGINX)
+
+.PHONY: nginx
+nginx: $(NGINX) ## build the stream-only nginx
+
+$(NGINX): packaging/nginx/source packaging/nginx/fetch packaging/nginx/build
+	@packaging/setup run
+	@echo "building the stream-only nginx ..."
+	@packaging/nginx/build "$$(packaging/nginx/fetch $(CACHE))" $(@D)
+	@touch $@
+
+# New requirements make a new environment; what the daemon imports is the distribution's.
+$(VENV): tests/requirements.txt
+	@packaging/setup test
+	@rm -rf $(CACHE)/venv-*
+	@$(PYTHON) -m venv --system-site-packages $@.part
+	@$@.part/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@mv $@.part $@

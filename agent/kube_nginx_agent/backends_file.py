@@ -1,0 +1,115 @@
+"""The administrator's file: its bytes once they have settled, and the last valid ones."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kube_nginx_agent.config.document import MAX_BYTES
+from kube_nginx_agent.config.load import Loaded, load_config
+from kube_nginx_agent.config.problems import ConfigError
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.files import replace_file
+from kube_nginx_agent.settle import Settler
+
+_HINTS = {
+    errno.ENOENT: 'create it; an empty list is written "backends: []"',
+    errno.EACCES: "let the user of the agent read it: chmod 644",
+    errno.EISDIR: "it must be a file",
+    errno.ELOOP: "its symbolic links lead in a circle",
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a look at the file gave: bytes, or why there are none."""
+
+    data: bytes = b""
+    error: AgentError | None = None
+    changed_at: float | None = None
+    """When the file came to be as it is, in seconds since the epoch; its change time (inode(7)),
+    for a rename leaves the time of modification as it was."""
+
+    @property
+    def digest(self) -> str:
+        """Return what two looks are compared by."""
+        return f"error: {self.error}" if self.error else hashlib.sha256(self.data).hexdigest()
+
+
+class BackendsFile:
+    """Watches over one file: what it holds, and whether that is new and complete."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path; nothing is read yet."""
+        self.path = path
+        self._settler = Settler()
+        self._taken: str | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When the file wants to be looked at again; None: when something happens to it."""
+        return self._settler.due
+
+    def touch(self, now: float, *, being_written: bool = False) -> None:
+        """Note that something may have happened to it."""
+        self._settler.touch(now, being_written=being_written)
+
+    def news(self, now: float, *, at_once: bool = False) -> Content | None:
+        """Look, and return the content if it is new and has settled (or is wanted ``at_once``)."""
+        content = read_content(self.path)
+        settled = self._settler.look(now, content.digest)
+        if not (settled or at_once) or (content.digest == self._taken and not at_once):
+            return None
+        self._taken = content.digest
+        return content
+
+
+def read_content(path: Path) -> Content:
+    """Read at most one byte more than a valid file has; never waits, as on a named pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return Content(error=AgentError("it is not a regular file", where=str(path)))
+            return Content(file.read(MAX_BYTES + 1), changed_at=status.st_ctime)
+    except OSError as error:
+        return Content(error=_explain(error, path))
+
+
+def _explain(error: OSError, path: Path) -> AgentError:
+    if error.errno == errno.ENOENT and path.is_symlink():
+        target = os.readlink(path)
+        return AgentError(f"it is a link to {target}, which does not exist", where=str(path))
+    what = f"it can't be read: {os.strerror(error.errno or 0)}"
+    return AgentError(what, where=str(path), hint=_HINTS.get(error.errno or 0, ""))
+
+
+class AcceptedCopy:
+    """The last valid backends.yaml, for an agent that starts while the file itself is broken."""
+
+    def __init__(self, copy: Path, original: Path) -> None:
+        """Take the path of the copy, and of the file that it is one of."""
+        self._copy = copy
+        self._original = original
+
+    def save(self, data: bytes) -> None:
+        """Keep ``data``; worth a try only, for the live config is kept elsewhere."""
+        with suppress(OSError):
+            if read_content(self._copy).data != data:
+                replace_file(self._copy, data.decode("utf-8"))
+
+    def load(self) -> Loaded | None:
+        """Return what was accepted last, or None if nothing was, or this version refuses it."""
+        content = read_content(self._copy)
+        if content.error:
+            return None
+        try:
+            return load_config(content.data, str(self._original))
+        except ConfigError:
+            return None

@@ -1,0 +1,114 @@
+"""``run``: the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from kube_nginx_agent.agent import Agent
+from kube_nginx_agent.cli import options
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.inbox import Inbox
+from kube_nginx_agent.intake import Intake
+from kube_nginx_agent.lock import take_lock
+from kube_nginx_agent.nginx.apply import Applier
+from kube_nginx_agent.nginx.binary import Nginx
+from kube_nginx_agent.nginx.data_plane import DataPlane
+from kube_nginx_agent.nginx.log import LogReader
+from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
+from kube_nginx_agent.node import discover_node
+from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.report import events
+from kube_nginx_agent.report.journal import Sink, choose_sink
+from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.signals import post_signals
+
+_MORE = """\
+Without --standalone nginx is systemd's (kube-nginx.service), and goes on when the agent stops.
+
+Signals:
+  HUP        read backends.yaml now
+  TERM, INT  stop, with --standalone nginx too
+
+Exit code:
+  0  stopped by a signal
+  1  it could not start; the last line says why
+"""
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    parser = options.add_verb(verbs, "run", "run the agent in the foreground", _MORE)
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="start nginx itself, restart it when it ends, stop it at the end",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Paths.config,
+        metavar="FILE",
+        help="the list of apiservers (default: %(default)s)",
+    )
+    options.add_folders(parser)
+    parser.set_defaults(verb=execute)
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    """Run until a signal says stop."""
+    sink = choose_sink()
+    try:
+        paths = options.paths(chosen)
+        _make_folders(paths)
+        take_lock(paths.lock)
+        nginx = Nginx(paths.nginx)
+        supervisor: Supervisor = Standalone(nginx, paths) if chosen.standalone else Attached(paths)
+        agent = _assemble(paths, nginx, supervisor, sink)
+    except AgentError as error:
+        sink(events.AGENT_FAILED, str(error), {})
+        return 1
+    agent.run()
+    supervisor.stop()
+    paths.status.unlink(missing_ok=True)
+    return 0
+
+
+def _assemble(paths: Paths, nginx: Nginx, supervisor: Supervisor, sink: Sink) -> Agent:
+    log = LogReader(paths.log_socket)
+    log.open(supervisor.worker_uid())
+    inbox = Inbox()
+    post_signals(inbox)
+    problems = Problems(sink, time.time)
+    applier = Applier(paths, nginx, supervisor, log)
+    return Agent(
+        paths=paths,
+        node=discover_node(),
+        inbox=inbox,
+        intake=Intake(paths, sink, problems, inbox.post),
+        data_plane=DataPlane(applier, supervisor, sink, problems),
+        sink=sink,
+        problems=problems,
+        nginx_version=nginx.version(),
+    )
+
+
+def _make_folders(paths: Paths) -> None:
+    for folder in (paths.state_dir, paths.run_dir):
+        _make_writable(folder)
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise AgentError(
+            f"the folder can't be written: {error.strerror}",
+            where=str(folder),
+            hint="run as the user that owns it, or choose others: --state-dir, --run-dir",
+        ) from error

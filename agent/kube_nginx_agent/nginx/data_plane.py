@@ -1,0 +1,224 @@
+"""Brings nginx to the desired state: when to apply, when to wait, what to heal."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+import time
+from contextlib import suppress
+
+from kube_nginx_agent.backoff import Backoff
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.model import Desired, Rendered
+from kube_nginx_agent.nginx.apply import Applier, ApplyError, Proof
+from kube_nginx_agent.nginx.draining import draining_generations
+from kube_nginx_agent.nginx.generation import Answer, NoAnswer
+from kube_nginx_agent.nginx.process import (
+    Process,
+    ProcessGoneError,
+    Worker,
+    is_stopped,
+    send_signal,
+    workers,
+)
+from kube_nginx_agent.nginx.supervise import Supervisor
+from kube_nginx_agent.report import events
+from kube_nginx_agent.report.journal import Sink
+from kube_nginx_agent.report.problems import Problems
+
+MAX_DRAINING = 8
+"""Generations of old workers that may serve their last sessions side by side."""
+
+_MUTE_FOR = 3.0  # seconds in which nginx accepts but does not answer, until it counts as hung
+_ASK_AGAIN = 0.5
+_RESTART = "restart"
+_FIRST_RESTART = 0.1  # seconds, as systemd's RestartSec
+_LONGEST_RESTART = 30.0
+_LONG_RUN = 60.0  # seconds; an nginx that ran longer is restarted at once
+_DIFFERENCE_LINES = 20
+
+
+class DataPlane:
+    """The one owner of nginx's state within the loop."""
+
+    def __init__(
+        self, applier: Applier, supervisor: Supervisor, sink: Sink, problems: Problems
+    ) -> None:
+        """Take the tools; nothing is touched yet."""
+        self._applier = applier
+        self._supervisor = supervisor
+        self._sink = sink
+        self._problems = problems
+        self._backoff = Backoff()
+        self._restarts = Backoff(_FIRST_RESTART, _LONGEST_RESTART)
+        self._ended_at: float | None = None
+        self._mute_since: float | None = None
+        self.master: Process | None = None
+        self.served: str | None = None
+        """The generation that nginx says it serves."""
+        self.served_since: float | None = None
+        """Since when, in seconds since the epoch."""
+        self.draining = 0
+        """How many earlier generations still serve sessions."""
+        self.due: float | None = None
+        """When to reconcile again, whatever happens."""
+
+    def reconcile(self, wanted: Rendered, desired: Desired, now: float) -> Proof | None:
+        """Make nginx serve ``wanted``, unless it does, or the last failure was too short ago.
+
+        Return the proof if it went live just now.
+        """
+        self.observe(now)
+        if self.served == wanted.generation:
+            self._note_live(wanted)
+            self._restore(wanted)
+        elif self._mute_since is None:
+            retry = self._backoff.due(wanted.generation)
+            restart = self._restarts.due(_RESTART) if self.master is None else None
+            wait = max(retry or now, restart or now)
+            if wait <= now:
+                return self._apply(wanted, desired)
+            self._wake(wait)
+        return None
+
+    def observe(self, now: float) -> None:
+        """Look at nginx and ask it what it serves; heal it where it is hung."""
+        self.due = None
+        before, self.master = self.master, self._supervisor.master()
+        if before and before != self.master:
+            self._note_end(before, now)
+        self._wake_stopped()
+        answer = self._applier.ask() if self.master else NoAnswer.ABSENT
+        self._note_served(answer.generation if isinstance(answer, Answer) else None)
+        self.draining = len(self._draining())
+        self._end_mute(now, is_mute=answer is NoAnswer.MUTE)
+
+    def start_from_disk(self) -> None:
+        """Start nginx from the live config as it is, where nothing better is known."""
+        if self.master is None:
+            try:
+                self._applier.start_from_disk()
+            except AgentError as error:
+                self._problems.begins("apply", events.APPLY_FAILED, error, {})
+
+    def _apply(self, wanted: Rendered, desired: Desired) -> Proof | None:
+        self._make_room()
+        fields = {"GENERATION": wanted.generation}
+        try:
+            proof = self._applier.apply(wanted, desired)
+        except ApplyError as error:
+            now = time.monotonic()
+            self.observe(now)
+            self._wake(now + self._backoff.failed(wanted.generation, now))
+            fields["STEP"] = error.step
+            self._problems.begins("apply", events.APPLY_FAILED, error, fields)
+            return None
+        self.master = proof.master
+        self._note_served(proof.generation)
+        self.draining = len(self._draining())
+        self._note_live(wanted)
+        return proof
+
+    def _note_served(self, generation: str | None) -> None:
+        if generation != self.served:
+            self.served = generation
+            self.served_since = time.time() if generation else None
+
+    def _wake(self, when: float) -> None:
+        self.due = when if self.due is None else min(self.due, when)
+
+    def _note_live(self, rendered: Rendered) -> None:
+        self._backoff.succeeded()
+        self._problems.ends("apply", f"generation {rendered.generation} is live after all")
+
+    def _note_end(self, master: Process, now: float) -> None:
+        """Restart at once what has run for a while, and ever more seldom what keeps ending."""
+        if self._ended_at is not None and now - self._ended_at > _LONG_RUN:
+            self._restarts.succeeded()
+        self._restarts.failed(_RESTART, now)
+        self._ended_at = now
+        message = f"nginx (master {master.pid}) has ended"
+        self._sink(events.NGINX_ENDED, message, {"NGINX_PID": str(master.pid)})
+
+    def _restore(self, wanted: Rendered) -> None:
+        """Undo what somebody did to the live config; nginx has not read it, so without a reload."""
+        found = self._applier.live_text()
+        if found != wanted.text:
+            try:
+                self._applier.restore(wanted)
+            except AgentError as error:
+                self._problems.begins("live config", events.LIVE_RESTORED, error, {})
+                return
+            self._sink(events.LIVE_RESTORED, _difference(found, wanted), {})
+        self._problems.ends("live config", "the live config can be written again")
+
+    def _make_room(self) -> None:
+        """End the oldest draining generations, so that a new one fits (docs/decisions/0005)."""
+        for generation in self._draining()[: -(MAX_DRAINING - 1)]:
+            for worker in generation:
+                _signal(worker.process, signal.SIGTERM)
+            pids = ", ".join(str(worker.process.pid) for worker in generation)
+            message = (
+                f"{MAX_DRAINING} earlier generations still serve sessions: the oldest "
+                f"(worker {pids}) is ended, its clients reconnect"
+            )
+            self._sink(events.GENERATION_CUT, message, {})
+
+    def _draining(self) -> list[list[Worker]]:
+        return draining_generations(workers(self.master)) if self.master else []
+
+    def _processes(self) -> list[Process]:
+        if self.master is None:
+            return []
+        return [self.master, *(worker.process for worker in workers(self.master))]
+
+    def _wake_stopped(self) -> None:
+        """Tell processes of nginx that a signal has stopped to go on."""
+        stopped = {f"stopped {process.pid}": process for process in self._processes()}
+        stopped = {about: process for about, process in stopped.items() if is_stopped(process)}
+        for about, process in stopped.items():
+            _signal(process, signal.SIGCONT)
+            error = AgentError(f"nginx process {process.pid} is stopped; it is told to go on")
+            self._problems.begins(about, events.NGINX_HUNG, error, {"NGINX_PID": str(process.pid)})
+        for about in self._problems.about("stopped "):
+            if about not in stopped:
+                self._problems.ends(about, f"nginx process {about.partition(' ')[2]} goes on")
+        if stopped:
+            self._wake(time.monotonic() + _ASK_AGAIN)
+
+    def _end_mute(self, now: float, *, is_mute: bool) -> None:
+        """Kill an nginx that has accepted but not answered for a while; it is started again."""
+        if not is_mute or self.master is None:
+            self._mute_since = None
+            return
+        if self._mute_since is None:
+            self._mute_since = now
+        if now - self._mute_since < _MUTE_FOR:
+            self._wake(now + _ASK_AGAIN)
+            return
+        message = f"nginx (master {self.master.pid}) is hung: it is killed and started again"
+        self._sink(events.NGINX_HUNG, message, {"NGINX_PID": str(self.master.pid)})
+        for process in self._processes():
+            _signal(process, signal.SIGKILL)
+        self._mute_since = None
+        self._wake(now + _ASK_AGAIN)
+
+
+def _signal(process: Process, signum: signal.Signals) -> None:
+    with suppress(ProcessGoneError, PermissionError):
+        send_signal(process, signum)
+
+
+def _difference(found: str | None, wanted: Rendered) -> str:
+    """Return what the journal says of a live config that was changed by another hand."""
+    if found is None:
+        return "the live config was gone or unreadable: it is restored"
+    lines = list(
+        difflib.unified_diff(
+            wanted.text.splitlines(), found.splitlines(), "written", "found", lineterm="", n=0
+        )
+    )
+    shown = lines[:_DIFFERENCE_LINES]
+    if len(lines) > len(shown):
+        shown.append(f"... and {len(lines) - len(shown)} more lines")
+    return "\n".join(["the live config was changed by another hand: it is restored", *shown])

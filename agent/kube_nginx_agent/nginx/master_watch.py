@@ -1,0 +1,30 @@
+"""Tells the loop at once when the nginx master ends."""
+
+from __future__ import annotations
+
+import threading
+from typing import Callable
+
+from kube_nginx_agent.inbox import NginxEnded
+from kube_nginx_agent.nginx.process import Process, wait_until_gone
+
+
+class MasterWatch:
+    """Waits for the end of one process at a time, in a thread of its own for each."""
+
+    def __init__(self, post: Callable[[NginxEnded], None]) -> None:
+        """Take where the event goes."""
+        self._post = post
+        self._followed: Process | None = None
+
+    def follow(self, master: Process | None) -> None:
+        """From now on tell of the end of ``master``, if it isn't watched already."""
+        if master and master != self._followed:
+            threading.Thread(
+                target=self._wait, args=(master,), name=f"nginx-{master.pid}", daemon=True
+            ).start()
+        self._followed = master
+
+    def _wait(self, master: Process) -> None:
+        wait_until_gone(master)
+        self._post(NginxEnded())

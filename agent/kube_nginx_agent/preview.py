@@ -1,0 +1,47 @@
+"""What would be made of a backends.yaml, found out without a running agent."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Tuple
+
+from kube_nginx_agent.backends_file import read_content
+from kube_nginx_agent.config.load import Loaded, load_config
+from kube_nginx_agent.desired import desire
+from kube_nginx_agent.inbox import NameAnswered
+from kube_nginx_agent.model import Desired, HostName
+from kube_nginx_agent.names import resolve
+from kube_nginx_agent.node import discover_node
+from kube_nginx_agent.paths import Paths
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The desired state, and what is worth a warning on the way to it."""
+
+    desired: Desired
+    warnings: Tuple[str, ...]
+
+
+def preview(paths: Paths) -> Preview:
+    """Read the file and ask DNS as the agent would. Raise AgentError."""
+    content = read_content(paths.config)
+    if content.error:
+        raise content.error
+    loaded = load_config(content.data, str(paths.config))
+    answers = _resolve(loaded)
+    resolved = {answer.name: answer.addresses for answer in answers if not answer.error}
+    desired = desire(loaded.config, resolved, discover_node())
+    warnings = [problem.describe(str(paths.config)) for problem in loaded.warnings]
+    warnings += [f"{a.name}: it can't be resolved: {a.error}" for a in answers if a.error]
+    return Preview(desired, tuple(warnings))
+
+
+def _resolve(loaded: Loaded) -> list[NameAnswered]:
+    targets = (backend.target for backend in loaded.config.backends)
+    names = sorted({target.name for target in targets if isinstance(target, HostName)})
+    if not names:
+        return []
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        return list(pool.map(resolve, names))

@@ -1,0 +1,122 @@
+"""The packages under test: built once for each state of the tree, and served by a signed repository."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+HERE = Path(__file__).resolve().parents[2]
+
+NEWER_VERSION = "99.0"
+"""The version of the upgrade; its nginx differs in the words of ``nginx -V``."""
+
+_KEPT = 6
+_KEY = "system tests <system-tests@packages.invalid>"
+
+
+def build_debs() -> Path:
+    """Return a folder with the packages of this tree."""
+    return _build("deb", HERE)
+
+
+def build_newer_debs() -> Path:
+    """Return a folder with the packages of a later version of this tree, nginx's included."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        _unpack(HERE, tree)
+        _replace(
+            tree / "agent/kube_nginx_agent/__init__.py",
+            f'__version__ = "{_version()}"',
+            f'__version__ = "{NEWER_VERSION}"',
+        )
+        _replace(tree / "debian/changelog", f"({_version()}-1)", f"({NEWER_VERSION}-1)")
+        _replace(
+            tree / "packaging/nginx/build", "--build=kube-nginx-agent", "--build=kube-nginx-newer"
+        )
+        return _build("deb", tree)
+
+
+def build_rpms() -> Path:
+    """Return a folder with the rpms of this tree, built with Debian's rpmbuild."""
+    return _build("rpm", HERE)
+
+
+@contextmanager
+def signed_repository(debs: Path) -> Iterator[Path]:
+    """Make an apt repository of the packages, signed with a key that exists for this only."""
+    with tempfile.TemporaryDirectory(prefix="repository-") as folder:
+        keyring, repository = Path(folder, "gnupg"), Path(folder, "apt")
+        keyring.mkdir(mode=0o700)
+        environment = {**os.environ, "GNUPGHOME": str(keyring)}
+        make_key = ["--passphrase", "", "--quick-generate-key", _KEY, "ed25519", "sign", "never"]
+        try:
+            subprocess.run(["gpg", "--batch", "--quiet", *make_key], check=True, env=environment)
+            build = HERE / "packaging/apt/build"
+            _run(str(build), _KEY, str(debs), str(repository), environment=environment)
+        finally:
+            subprocess.run(["gpgconf", "--kill", "all"], check=False, env=environment)
+        yield repository
+
+
+def _build(kind: str, tree: Path) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "kube-nginx-agent" / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = folder / f"{kind}-{_state_of(tree)}"
+        if not built.exists():
+            _forget_all_but_the_latest(folder)
+            with tempfile.TemporaryDirectory(dir=folder) as part:
+                _run(str(tree / "packaging" / kind / "build"), part)
+                shutil.copytree(part, built)
+        built.touch()
+    return built
+
+
+def _state_of(tree: Path) -> str:
+    """Hash all of a tree that a package is made of; the tests are no part of that."""
+    digest = hashlib.sha256()
+    for name in ("LICENSE", "README.md", "agent", "debian", "packaging", "pyproject.toml", "rpm"):
+        top = tree / name
+        for file in sorted([top, *top.rglob("*")]):
+            if file.is_file() and file.suffix != ".pyc":
+                digest.update(f"{file.relative_to(tree)}\0{file.stat().st_mode & 0o111}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _forget_all_but_the_latest(folder: Path) -> None:
+    built = sorted(folder.glob("*-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in built[_KEPT:]:
+        shutil.rmtree(old)
+
+
+def _unpack(tree: Path, target: Path) -> None:
+    archive = target / "tree.tar.xz"
+    _run(str(tree / "packaging/tarball"), str(archive))
+    _run("tar", "--extract", f"--file={archive}", f"--directory={target}", "--strip-components=1")
+    archive.unlink()
+
+
+def _version() -> str:
+    text = (HERE / "agent/kube_nginx_agent/__init__.py").read_text(encoding="utf-8")
+    return text.partition('__version__ = "')[2].partition('"')[0]
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text, f"{file} has no {old}"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def _run(*command: str, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
