@@ -69,6 +69,7 @@ class Agent:
         self._master_watch = MasterWatch(inbox.post)
         self._manager = ServiceManager()
         self._started_at, self._started = time.time(), time.monotonic()
+        self._next_poll = self._started
         self._stopping: str | None = None
         self._reloads_requested = self._reloads_done = 0
         self._wanted: Rendered | None = None
@@ -78,7 +79,6 @@ class Agent:
         """Loop until a StopRequested arrives."""
         self._watch.start()
         self._sink(events.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
-        self._intake.touch(time.monotonic())
         while self._stopping is None:
             self._pass(time.monotonic())
             self._take(self._inbox.wait(self._pause(time.monotonic())))
@@ -88,7 +88,7 @@ class Agent:
 
     def _pause(self, now: float) -> float:
         watchdog = self._manager.watchdog_interval
-        dues = [self._intake.due, self._data_plane.due, now + POLL]
+        dues = [self._intake.due, self._data_plane.due, self._next_poll]
         dues.append(now + watchdog / 3 if watchdog else None)
         return min(due for due in dues if due is not None) - now
 
@@ -109,6 +109,9 @@ class Agent:
         at_once = reloading > self._reloads_done
         if at_once:
             self._manager.reloading()
+        if now >= self._next_poll:
+            self._next_poll = now + POLL
+            self._intake.touch(now)
         self._watch_files()
         self._intake.look(now, at_once=at_once)
         self._decide(now)

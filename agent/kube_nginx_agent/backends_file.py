@@ -60,7 +60,9 @@ class BackendsFile:
         self._settler.touch(now, being_written=being_written)
 
     def news(self, now: float, *, at_once: bool = False) -> Content | None:
-        """Look, and return the content if it is new and has settled (or is wanted ``at_once``)."""
+        """Return the content if it is new and has settled; ``at_once``: in any case."""
+        if not at_once and (self.due is None or now < self.due):
+            return None
         content = read_content(self.path)
         settled = self._settler.look(now, content.digest)
         if not (settled or at_once) or (content.digest == self._taken and not at_once):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-QUIET = 0.1
-"""Seconds without a change after which a file is taken as whole."""
+QUIET = 0.05
+"""Seconds without a change after which a file is looked at, and again before it is looked at a
+second time: what is renamed or closed is live 2 x 50 ms later, plus the reload."""
 
 QUIET_WHILE_OPEN = 1.0
 """The same while a writer has not closed the file yet: it may be between two writes."""

@@ -115,6 +115,8 @@ class Watch(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on what concerns our files; called in the observer's thread."""
+        if event.is_directory and event.event_type == "modified":
+            return  # The folder of something that has an event of its own.
         paths = {os.fsdecode(event.src_path), os.fsdecode(getattr(event, "dest_path", ""))}
         if event.event_type in _CHANGES and not self._trail.isdisjoint(paths):
             self._post(FileTouched(being_written=event.event_type == "modified"))

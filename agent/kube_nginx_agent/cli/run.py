@@ -18,6 +18,7 @@ from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.log import LogReader
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
+from kube_nginx_agent.nginx.upgrade import Upgrader
 from kube_nginx_agent.node import discover_node
 from kube_nginx_agent.paths import Paths
 from kube_nginx_agent.report import events
@@ -88,7 +89,7 @@ def _assemble(paths: Paths, nginx: Nginx, supervisor: Supervisor, sink: Sink) ->
         node=discover_node(),
         inbox=inbox,
         intake=Intake(paths, sink, problems, inbox.post),
-        data_plane=DataPlane(applier, supervisor, sink, problems),
+        data_plane=DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems),
         sink=sink,
         problems=problems,
         nginx_version=nginx.version(),

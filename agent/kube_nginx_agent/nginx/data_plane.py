@@ -17,11 +17,13 @@ from kube_nginx_agent.nginx.process import (
     Process,
     ProcessGoneError,
     Worker,
+    is_alive,
     is_stopped,
     send_signal,
     workers,
 )
 from kube_nginx_agent.nginx.supervise import Supervisor
+from kube_nginx_agent.nginx.upgrade import Upgrader
 from kube_nginx_agent.report import events
 from kube_nginx_agent.report.journal import Sink
 from kube_nginx_agent.report.problems import Problems
@@ -32,6 +34,7 @@ MAX_DRAINING = 8
 _MUTE_FOR = 3.0  # seconds in which nginx accepts but does not answer, until it counts as hung
 _ASK_AGAIN = 0.5
 _RESTART = "restart"
+_UPGRADE = "upgrade"
 _FIRST_RESTART = 0.1  # seconds, as systemd's RestartSec
 _LONGEST_RESTART = 30.0
 _LONG_RUN = 60.0  # seconds; an nginx that ran longer is restarted at once
@@ -42,15 +45,22 @@ class DataPlane:
     """The one owner of nginx's state within the loop."""
 
     def __init__(
-        self, applier: Applier, supervisor: Supervisor, sink: Sink, problems: Problems
+        self,
+        applier: Applier,
+        supervisor: Supervisor,
+        upgrader: Upgrader,
+        sink: Sink,
+        problems: Problems,
     ) -> None:
         """Take the tools; nothing is touched yet."""
         self._applier = applier
         self._supervisor = supervisor
+        self._upgrader = upgrader
         self._sink = sink
         self._problems = problems
         self._backoff = Backoff()
         self._restarts = Backoff(_FIRST_RESTART, _LONGEST_RESTART)
+        self._backoff_upgrade = Backoff()
         self._ended_at: float | None = None
         self._mute_since: float | None = None
         self.master: Process | None = None
@@ -72,6 +82,7 @@ class DataPlane:
         if self.served == wanted.generation:
             self._note_live(wanted)
             self._restore(wanted)
+            self._upgrade(now)
         elif self._mute_since is None:
             retry = self._backoff.due(wanted.generation)
             restart = self._restarts.due(_RESTART) if self.master is None else None
@@ -85,7 +96,7 @@ class DataPlane:
         """Look at nginx and ask it what it serves; heal it where it is hung."""
         self.due = None
         before, self.master = self.master, self._supervisor.master()
-        if before and before != self.master:
+        if before and before != self.master and not is_alive(before):
             self._note_end(before, now)
         self._wake_stopped()
         answer = self._applier.ask() if self.master else NoAnswer.ABSENT
@@ -151,6 +162,33 @@ class DataPlane:
                 return
             self._sink(events.LIVE_RESTORED, _difference(found, wanted), {})
         self._problems.ends("live config", "the live config can be written again")
+
+    def _upgrade(self, now: float) -> None:
+        """Bring nginx to the installed binary, when that is another one."""
+        old = self.master
+        if old is None or not self._upgrader.is_needed(old):
+            self._problems.ends("binary", "nginx is the installed one")
+            return
+        wait = self._backoff_upgrade.due(_UPGRADE)
+        if wait is not None and wait > now:
+            self._wake(wait)
+            return
+        try:
+            self._upgrader.check_usable()
+            if not self._upgrader.is_possible(old):
+                return
+            self.master = self._upgrader.upgrade(old)
+        except AgentError as error:
+            self._wake(now + self._backoff_upgrade.failed(_UPGRADE, time.monotonic()))
+            self._problems.begins("binary", events.UPGRADE_FAILED, error, {})
+            return
+        self._backoff_upgrade.succeeded()
+        self._problems.ends("binary")
+        message = (
+            f"nginx was upgraded to {self._upgrader.version()}: master {self.master.pid} has "
+            f"taken over, {old.pid} serves its last sessions"
+        )
+        self._sink(events.NGINX_UPGRADED, message, {"NGINX_PID": str(self.master.pid)})
 
     def _make_room(self) -> None:
         """End the oldest draining generations, so that a new one fits (docs/decisions/0005)."""

@@ -38,6 +38,8 @@ NAME_CHANGED = Kind("name resolved", "b17c3f5c0a9b4d0f8a55f0f0e6b7c402", syslog.
 NGINX_ENDED = Kind("nginx ended", "b17c3f5c0a9b4d0f8a55f0f0e6b7c501", syslog.LOG_ERR)
 NGINX_HUNG = Kind("nginx hung", "b17c3f5c0a9b4d0f8a55f0f0e6b7c502", syslog.LOG_ERR)
 NGINX_SAYS = Kind("nginx complains", "b17c3f5c0a9b4d0f8a55f0f0e6b7c503", syslog.LOG_WARNING)
+NGINX_UPGRADED = Kind("nginx upgraded", "b17c3f5c0a9b4d0f8a55f0f0e6b7c504", syslog.LOG_NOTICE)
+UPGRADE_FAILED = Kind("nginx upgrade failed", "b17c3f5c0a9b4d0f8a55f0f0e6b7c505", syslog.LOG_ERR)
 WATCH_LOST = Kind("file watch lost", "b17c3f5c0a9b4d0f8a55f0f0e6b7c601", syslog.LOG_WARNING)
 PROBLEM_SOLVED = Kind("problem solved", "b17c3f5c0a9b4d0f8a55f0f0e6b7c901", syslog.LOG_NOTICE)
 
