@@ -18,6 +18,7 @@ from kube_nginx_agent.inbox import (
     NameAnswered,
     ReloadRequested,
     StopRequested,
+    Touch,
 )
 from kube_nginx_agent.intake import Intake
 from kube_nginx_agent.model import Desired, Node, Rendered
@@ -77,13 +78,11 @@ class Agent:
 
     def run(self) -> None:
         """Loop until a StopRequested arrives."""
-        self._watch.start()
         self._sink(events.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
         while self._stopping is None:
             self._pass(time.monotonic())
             self._take(self._inbox.wait(self._pause(time.monotonic())))
         self._manager.stopping()
-        self._watch.stop()
         self._sink(events.AGENT_STOPPED, f"kube-nginx-agent stops ({self._stopping})", {})
 
     def _pause(self, now: float) -> float:
@@ -96,13 +95,22 @@ class Agent:
         now = time.monotonic()
         for event in happened:
             if isinstance(event, FileTouched):
-                self._intake.touch(now, being_written=event.being_written)
+                self._note_touch(event, now)
             elif isinstance(event, NameAnswered):
                 self._intake.note_answer(event)
             elif isinstance(event, ReloadRequested):
                 self._reloads_requested += 1
             elif isinstance(event, StopRequested):
                 self._stopping = event.signal_name
+
+    def _note_touch(self, event: FileTouched, now: float) -> None:
+        """Note what happened to backends.yaml; for the other files it is enough to have woken."""
+        if event.file != self._paths.config:
+            return
+        if event.touch is Touch.UNKNOWN:
+            self._intake.poll(now)
+        else:
+            self._intake.touch(now, being_written=event.touch is Touch.WRITING)
 
     def _pass(self, now: float) -> None:
         reloading = self._reloads_requested
@@ -111,7 +119,7 @@ class Agent:
             self._manager.reloading()
         if now >= self._next_poll:
             self._next_poll = now + POLL
-            self._intake.touch(now)
+            self._intake.poll(now)
         self._watch_files()
         self._intake.look(now, at_once=at_once)
         self._decide(now)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from kube_nginx_agent.config.load import Loaded, load_config
 from kube_nginx_agent.config.problems import ConfigError
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.files import replace_file
-from kube_nginx_agent.settle import Settler
+from kube_nginx_agent.settle import QUIET_WHILE_OPEN, Settler
 
 _HINTS = {
     errno.ENOENT: 'create it; an empty list is written "backends: []"',
@@ -34,6 +35,8 @@ class Content:
     changed_at: float | None = None
     """When the file came to be as it is, in seconds since the epoch; its change time (inode(7)),
     for a rename leaves the time of modification as it was."""
+    modified_at: float | None = None
+    """When its bytes were last written, in seconds since the epoch."""
 
     @property
     def digest(self) -> str:
@@ -59,16 +62,27 @@ class BackendsFile:
         """Note that something may have happened to it."""
         self._settler.touch(now, being_written=being_written)
 
+    def poll(self, now: float) -> None:
+        """Have it looked at although nothing is known to have happened to it."""
+        self._settler.poll(now)
+
     def news(self, now: float, *, at_once: bool = False) -> Content | None:
         """Return the content if it is new and has settled; ``at_once``: in any case."""
         if not at_once and (self.due is None or now < self.due):
             return None
         content = read_content(self.path)
-        settled = self._settler.look(now, content.digest)
+        at_rest = content.digest == self._taken or _is_old(content)
+        settled = self._settler.look(now, content.digest, at_rest=at_rest)
         if not (settled or at_once) or (content.digest == self._taken and not at_once):
             return None
         self._taken = content.digest
         return content
+
+
+def _is_old(content: Content) -> bool:
+    """Tell whether its bytes are older than any pause between two writes."""
+    written = content.modified_at
+    return written is not None and time.time() - written > QUIET_WHILE_OPEN
 
 
 def read_content(path: Path) -> Content:
@@ -79,7 +93,8 @@ def read_content(path: Path) -> Content:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return Content(error=AgentError("it is not a regular file", where=str(path)))
-            return Content(file.read(MAX_BYTES + 1), changed_at=status.st_ctime)
+            data = file.read(MAX_BYTES + 1)
+            return Content(data, changed_at=status.st_ctime, modified_at=status.st_mtime)
     except OSError as error:
         return Content(error=_explain(error, path))
 

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import queue
 from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from typing import FrozenSet, Union
 
-from kube_nginx_agent.model import IPAddress
+from kube_nginx_agent.health.observation import Observation
+from kube_nginx_agent.model import IPAddress, SocketAddress
+
+
+class Touch(Enum):
+    """How far somebody is with changing a file."""
+
+    WRITING = "it is open, and more may come"
+    DONE = "it was renamed, removed, or closed by its writer"
+    UNKNOWN = "its rights have changed, or an event was lost"
 
 
 @dataclass(frozen=True)
 class FileTouched:
-    """A watched file may have changed; ``being_written``: somebody has it open for that."""
+    """A watched file, or something on the way to it, may have changed."""
 
-    being_written: bool
+    file: Path
+    touch: Touch
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,28 @@ class NameAnswered:
     name: str
     addresses: FrozenSet[IPAddress]
     error: str
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe has looked at a backend."""
+
+    backend: SocketAddress
+    seen: Observation
+
+
+@dataclass(frozen=True)
+class NginxComplained:
+    """nginx has met an error at a backend."""
+
+    backend: SocketAddress
+
+
+@dataclass(frozen=True)
+class SessionsWait:
+    """Sessions to these backends have waited for an answer for longer than usual."""
+
+    backends: FrozenSet[SocketAddress]
 
 
 @dataclass(frozen=True)
@@ -42,7 +76,16 @@ class StopRequested:
     signal_name: str
 
 
-Event = Union[FileTouched, NameAnswered, NginxEnded, ReloadRequested, StopRequested]
+Event = Union[
+    FileTouched,
+    NameAnswered,
+    Probed,
+    NginxComplained,
+    SessionsWait,
+    NginxEnded,
+    ReloadRequested,
+    StopRequested,
+]
 
 
 class Inbox:

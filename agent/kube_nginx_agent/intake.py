@@ -63,6 +63,10 @@ class Intake:
         """Note that the file may have changed."""
         self._file.touch(now, being_written=being_written)
 
+    def poll(self, now: float) -> None:
+        """Have the file looked at although nothing is known to have happened to it."""
+        self._file.poll(now)
+
     def look(self, now: float, *, at_once: bool = False) -> None:
         """Read the file, and take what it says if that is new, complete and valid."""
         content = self._file.news(now, at_once=at_once)

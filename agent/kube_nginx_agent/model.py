@@ -75,6 +75,27 @@ class Proxy:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """How often one probe asks, and how many answers in a row change its mind."""
+
+    interval: timedelta
+    timeout: timedelta
+    rise: int = 2
+    fall: int = 2
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """The two probes of every backend; ``ca_file`` None: the cluster's usual places."""
+
+    tcp: Probe = Probe(interval=timedelta(seconds=2), timeout=timedelta(seconds=1))
+    readyz: Probe = Probe(interval=timedelta(seconds=4), timeout=timedelta(seconds=1))
+    path: str = "/readyz"
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole valid ``backends.yaml``; ``listen`` is empty when the file leaves it to the node."""
 
@@ -82,6 +103,7 @@ class Config:
     listen: Tuple[SocketAddress, ...] = ()
     balance: Balance = field(default_factory=Balance)
     proxy: Proxy = field(default_factory=Proxy)
+    health_check: HealthCheck = field(default_factory=HealthCheck)
     workers: int | None = 2
     """``None`` is nginx's ``auto``: one worker for each core."""
     worker_connections: int = 4096

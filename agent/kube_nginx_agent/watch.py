@@ -7,21 +7,24 @@ on the way to a file, symbolic links and their targets included.
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+import threading
 from pathlib import Path
 from typing import Callable, Iterable
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import ObservedWatch
-
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.inbox import FileTouched
+from kube_nginx_agent.inbox import FileTouched, Touch
+from kube_nginx_agent.inotify import (
+    IN_ATTRIB,
+    IN_CREATE,
+    IN_MODIFY,
+    IN_Q_OVERFLOW,
+    Change,
+    Inotify,
+)
 
-_CHANGES = {"created", "deleted", "moved", "modified", "closed"}
-"""Not the events that reading a file causes: opened, closed_no_write."""
-
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 _MAX_LINKS = 40  # path_resolution(7): the kernel's own limit
 
 
@@ -43,36 +46,27 @@ def trail(path: Path) -> list[Path]:
     return found
 
 
-class Watch(FileSystemEventHandler):
+class Watch:
     """Watches a few files; where inotify is exhausted it stays silent and the poll remains."""
 
     def __init__(self, files: Iterable[Path], post: Callable[[FileTouched], None]) -> None:
         """Take the files, which need not exist; nothing is watched before ``refresh``."""
         self._files = tuple(files)
         self._post = post
-        self._observer = Observer()
-        self._watches: dict[Path, tuple[tuple[int, int], ObservedWatch]] = {}
-        self._trail: set[str] = set()
+        self._inotify: Inotify | None = None
+        self._reader: threading.Thread | None = None
+        self._trails: dict[Path, set[Path]] = {}
+        self._folders: dict[int, set[Path]] = {}
         self._reason = ""
-        self.is_working = True
 
-    def start(self) -> None:
-        """Begin to watch."""
-        try:
-            self._observer.start()
-        except (OSError, RuntimeError) as error:
-            self._give_up(str(error))
-        self.refresh()
-
-    def stop(self) -> None:
-        """End the watching thread."""
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
+    @property
+    def is_working(self) -> bool:
+        """Whether the kernel watches all that it was asked to."""
+        return not self._reason
 
     def is_alive(self) -> bool:
         """Tell whether the watching thread still runs, or was given up for the poll."""
-        return self._observer.is_alive() or not self.is_working
+        return self._reader.is_alive() if self._reader else not self.is_working
 
     def explain(self, poll: float) -> AgentError:
         """Say what it means that the kernel refuses a watch; ``poll`` is in seconds."""
@@ -82,49 +76,69 @@ class Watch(FileSystemEventHandler):
         )
 
     def refresh(self) -> None:
-        """Follow the files to where they are now: links and folders may have been replaced."""
-        if not self._observer.is_alive():
+        """Follow the files to where they are now: links and folders may have been replaced.
+
+        A folder that is watched already keeps the number of its watch, and one that has come in
+        the place of another has a new one, so that nothing need be remembered to tell them apart.
+        """
+        self._reason = ""
+        inotify = self._inotify or self._start()
+        if inotify is None:
             return
-        self.is_working = True
-        paths = [path for file in self._files for path in trail(file)]
-        self._trail = {str(path) for path in paths}
-        folders = {path.parent: _identity(path.parent) for path in paths}
-        for folder in list(self._watches):
-            if folders.get(folder) != self._watches[folder][0]:
-                self._forget(folder)
-        for folder, identity in folders.items():
-            if identity and folder not in self._watches:
-                self._add(folder, identity)
+        self._trails = {file: set(trail(file)) for file in self._files}
+        folders: dict[int, set[Path]] = {}
+        for folder in {path.parent for steps in self._trails.values() for path in steps}:
+            watch = self._add(inotify, folder)
+            if watch is not None:
+                folders.setdefault(watch, set()).add(folder)
+        dropped = self._folders.keys() - folders.keys()
+        self._folders = folders
+        for watch in dropped:
+            inotify.remove(watch)
 
-    def _add(self, folder: Path, identity: tuple[int, int]) -> None:
+    def _start(self) -> Inotify | None:
         try:
-            self._watches[folder] = (identity, self._observer.schedule(self, str(folder)))
-        except PermissionError:
-            return  # A folder on the way that may be passed through, but not watched.
+            self._inotify = Inotify()
         except OSError as error:
-            self._give_up(error.strerror or str(error))
+            self._reason = f"no inotify instance: {error.strerror}"
+            return None
+        self._reader = threading.Thread(
+            target=self._read, args=(self._inotify,), name="inotify", daemon=True
+        )
+        self._reader.start()
+        return self._inotify
 
-    def _give_up(self, reason: str) -> None:
-        self.is_working = False
-        self._reason = reason
+    def _add(self, inotify: Inotify, folder: Path) -> int | None:
+        """Return the watch; None where there is no such folder, or we may only pass through it."""
+        try:
+            return inotify.add(folder)
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._reason = f"no inotify watch: {error.strerror}"
+            return None
 
-    def _forget(self, folder: Path) -> None:
-        _, watch = self._watches.pop(folder)
-        with suppress(KeyError, OSError):
-            self._observer.unschedule(watch)
+    def _read(self, inotify: Inotify) -> None:
+        while True:
+            for change in inotify.wait():
+                self._pass_on(change)
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Pass on what concerns our files; called in the observer's thread."""
-        if event.is_directory and event.event_type == "modified":
-            return  # The folder of something that has an event of its own.
-        paths = {os.fsdecode(event.src_path), os.fsdecode(getattr(event, "dest_path", ""))}
-        if event.event_type in _CHANGES and not self._trail.isdisjoint(paths):
-            self._post(FileTouched(being_written=event.event_type == "modified"))
+    def _pass_on(self, change: Change) -> None:
+        if change.mask & IN_Q_OVERFLOW:
+            self._touch(self._files, Touch.UNKNOWN)
+            return
+        for folder in self._folders.get(change.watch, ()):
+            path = folder / change.name
+            files = [file for file, steps in self._trails.items() if path in steps]
+            self._touch(files, _kind(change, path))
+
+    def _touch(self, files: Iterable[Path], kind: Touch) -> None:
+        for file in files:
+            self._post(FileTouched(file, kind))
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _kind(change: Change, path: Path) -> Touch:
+    if change.mask & IN_MODIFY:
+        return Touch.WRITING
+    if change.mask & IN_CREATE and path.is_file() and not path.is_symlink():
+        return Touch.WRITING
+    return Touch.UNKNOWN if change.mask & IN_ATTRIB else Touch.DONE

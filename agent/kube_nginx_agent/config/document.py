@@ -139,24 +139,20 @@ class _Composer:
             self._refuse(position, path, "YAML aliases are not accepted", "write the value out")
             self.document.void.add(path)
             return None
-        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
-            self._check_properties(event, position, path)
+        self._check_properties(event, position, path)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(path)
-        if isinstance(event, yaml.ScalarEvent):
-            if not event.implicit[0]:
-                self.document.quoted.add(path)
-            return _scalar(event)
-        return None
+        return self._scalar(event, path)
 
-    def _check_properties(
-        self,
-        event: yaml.ScalarEvent | yaml.CollectionStartEvent,
-        position: Position,
-        path: Path,
-    ) -> None:
+    def _scalar(self, event: Any, path: Path) -> Any:
+        if event.implicit[0]:
+            return _plain_value(event.value)
+        self.document.quoted.add(path)
+        return event.value
+
+    def _check_properties(self, event: Any, position: Position, path: Path) -> None:
         if event.anchor is not None:
             self._refuse(position, path, "YAML anchors are not accepted", "write the value out")
         elif event.tag is not None:
@@ -166,17 +162,13 @@ class _Composer:
 
     def _sequence(self, path: Path) -> list[Any]:
         items: list[Any] = []
-        for event in self.events:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             items.append(self._value(event, (*path, len(items))))
         return items
 
     def _mapping(self, path: Path) -> dict[str, Any]:
         entries: dict[str, Any] = {}
-        for event in self.events:
-            if isinstance(event, yaml.MappingEndEvent):
-                break
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key, position = self._key(event, path)
             entry_path = (*path, key)
             if key in entries:
@@ -208,10 +200,7 @@ def _start(event: yaml.Event) -> Position:
     return Position(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
-def _scalar(event: yaml.ScalarEvent) -> Any:
-    text: str = event.value
-    if not event.implicit[0]:
-        return text
+def _plain_value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):

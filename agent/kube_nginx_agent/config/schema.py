@@ -176,7 +176,5 @@ def _show(value: Any) -> str:
 
 
 def position_of(document: Document, path: Path) -> Position:
-    """Return where the value at ``path`` stands, or the nearest value around it."""
-    while path and path not in document.values:
-        path = path[:-1]
-    return document.values.get(path, Position(1, 1))
+    """Return where the value at ``path``, which the document has, stands."""
+    return document.values[path]

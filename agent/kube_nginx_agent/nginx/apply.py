@@ -6,10 +6,11 @@ import signal
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Iterable, Iterator
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.files import keep_copy, move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.files import move_over, read_text, replace_file, write_beside
 from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx import canary, generation, ports
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
@@ -78,7 +79,7 @@ class Applier:
 
     def restore(self, rendered: Rendered) -> None:
         """Put the text back that nginx serves, without a reload. Raise AgentError."""
-        with _disk_errors():
+        with _disk_errors(self._paths.live):
             replace_file(self._paths.live, rendered.text)
 
     def start_from_disk(self) -> None:
@@ -102,7 +103,8 @@ class Applier:
             step = "install"
             self._install(served)
         except AgentError as cause:
-            self._paths.candidate.unlink(missing_ok=True)
+            with suppress(OSError):  # on a read-only file system it is not there either
+                self._paths.candidate.unlink()
             raise ApplyError(step, cause, last_good_serves=served is not None) from cause
         try:
             step = "reload" if master else "start"
@@ -111,24 +113,29 @@ class Applier:
             self._check_data_path(desired)
         except AgentError as cause:
             raise ApplyError(step, cause, last_good_serves=self._roll_back(served)) from cause
-        self._keep_if_good(rendered.generation)
+        with suppress(AgentError):  # it is live all the same; the next install tries again
+            self._keep_if_good(rendered.generation)
         return Proof(rendered.generation, master, time.monotonic() - began)
 
     def _test(self, rendered: Rendered) -> None:
-        with _disk_errors():
+        with _disk_errors(self._paths.candidate):
             write_beside(self._paths.candidate, rendered.text)
         self._nginx.test(self._paths.candidate)
 
     def _install(self, served: str | None) -> None:
         self._keep_if_good(served)
-        with _disk_errors():
+        with _disk_errors(self._paths.live):
             move_over(self._paths.candidate, self._paths.live)
 
     def _keep_if_good(self, served: str | None) -> None:
-        """Remember the live config as the last good one, if it is what nginx serves."""
-        if served and generation_of(read_text(self._paths.live)) == served:
-            with _disk_errors():
-                keep_copy(self._paths.live, self._paths.last_good)
+        """Remember the live config as the last good one, if it is what nginx serves.
+
+        A copy, not a second name: who edits the live config in place would edit both.
+        """
+        text = read_text(self._paths.live)
+        if text and generation_of(text) == served and text != read_text(self._paths.last_good):
+            with _disk_errors(self._paths.last_good):
+                replace_file(self._paths.last_good, text)
 
     def _activate(self, wanted: str, master: Process | None) -> Process:
         if master:
@@ -189,21 +196,25 @@ class Applier:
             raise NginxError(f"clients would not be served: {fault}")
 
     def _roll_back(self, served: str | None) -> bool:
-        """Put the last good config back in and prove it; tell whether it is served now."""
-        if served is None or generation_of(read_text(self._paths.last_good)) != served:
-            return False
-        with suppress(OSError, AgentError):
-            keep_copy(self._paths.last_good, self._paths.live)
-            master = self._supervisor.master()
-            if master is None:
-                self._activate(served, None)
-            elif is_stopped(master):
-                # The reload that it was told to do is still pending, and will find this file.
-                return self.served_generation() == served
-            else:
-                self._reload(served, master)
-            return True
-        return False
+        """Put the last good config back in and prove it; tell whether it is served now.
+
+        Where nothing was served before, because nginx did not run, it is what served last.
+        """
+        good = generation_of(read_text(self._paths.last_good))
+        if good and good == (served or good):
+            with suppress(OSError, AgentError):
+                self._return_to(good)
+        before = served or good
+        return before is not None and self.served_generation() == before
+
+    def _return_to(self, good: str) -> None:
+        move_over(self._paths.last_good, self._paths.live)  # needs no room on the disk
+        with suppress(AgentError):
+            self._keep_if_good(good)
+        master = self._supervisor.master()
+        # A stopped master has the reload that it was told to do still before it, of this file.
+        if master is None or not is_stopped(master):
+            self._activate(good, master)
 
 
 def _is_final(message: LogMessage) -> bool:
@@ -231,13 +242,13 @@ def _silence(master: Process, served: str | None, complaints: list[LogMessage]) 
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Turn the OSError of a write into an error that says where and what to do."""
+def _disk_errors(file: Path) -> Iterator[None]:
+    """Turn the OSError of writing ``file`` into an error that says where and what to do."""
     try:
         yield
     except OSError as error:
         raise AgentError(
             f"the config can't be written: {error.strerror}",
-            where=str(error.filename or ""),
+            where=str(file),
             hint="make room there or mend its rights; it is tried again",
         ) from error

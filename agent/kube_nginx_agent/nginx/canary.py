@@ -17,6 +17,7 @@ from kube_nginx_agent.model import SocketAddress
 
 _TIMEOUT = 1.0  # seconds for one connection and TLS handshake
 _TRIES = 3
+_EARLY_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # which one depends on OpenSSL's version
 
 
 class Reach(Enum):
@@ -41,7 +42,7 @@ def reach(address: SocketAddress, timeout: float = _TIMEOUT) -> Reach:
             return Reach.SILENT
         except ssl.SSLError as error:
             # An early end is reported as an SSL error too; any other means that bytes came.
-            return Reach.CLOSED if isinstance(error, ssl.SSLEOFError) else Reach.ANSWERED
+            return Reach.CLOSED if isinstance(error, _EARLY_ENDS) else Reach.ANSWERED
         except OSError:
             return Reach.CLOSED
     return Reach.ANSWERED

@@ -1,0 +1,26 @@
+"""nginx's own errors -> the backend that it met them at."""
+
+from __future__ import annotations
+
+import re
+
+from kube_nginx_agent.config.addresses import parse_listen
+from kube_nginx_agent.model import SocketAddress
+
+_WHILE_CONNECTING = re.compile(
+    r"(?:connect\(\) failed|upstream timed out|connect\(\) to \S+ failed)"
+    r".* while connecting to upstream.*, upstream: \"(?P<upstream>[^\"]+)\"",
+    re.DOTALL,
+)
+
+
+def backend_in_trouble(message: str) -> SocketAddress | None:
+    """Return the backend that nginx could not connect to, if the message says that.
+
+    The texts: nginx's src/stream/ngx_stream_proxy_module.c and src/event/ngx_event_connect.c.
+    """
+    found = _WHILE_CONNECTING.search(message)
+    try:
+        return parse_listen(found["upstream"]) if found else None
+    except ValueError:
+        return None

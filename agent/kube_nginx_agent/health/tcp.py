@@ -1,0 +1,51 @@
+"""The base probe: does the port accept a connection?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+
+from kube_nginx_agent.health.observation import Layer, Observation, Result
+from kube_nginx_agent.model import SocketAddress
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER of 0 s (socket(7)): the close is a RST, which leaves no TIME_WAIT behind."""
+
+_UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+_NO_ROOM = {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def probe_tcp(address: SocketAddress, timeout: float) -> Observation:
+    """Connect and let go; ``timeout`` is in seconds."""
+    began = time.monotonic()
+    try:
+        with connect(address, timeout) as connection:
+            rtt = time.monotonic() - began
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError as error:
+        return Observation(Layer.TCP, result_of(error), words_of(error))
+    return Observation(Layer.TCP, Result.OK, rtt=rtt)
+
+
+def connect(address: SocketAddress, timeout: float) -> socket.socket:
+    """Return a connection; raise OSError, of which ``result_of`` tells the class."""
+    return socket.create_connection((str(address.ip), address.port), timeout)
+
+
+def result_of(error: OSError) -> Result:
+    """Return the class of what kept a connection from being made."""
+    if isinstance(error, ConnectionRefusedError):
+        return Result.REFUSED
+    if isinstance(error, (socket.timeout, TimeoutError)):
+        return Result.TIMEOUT
+    if error.errno in _UNREACHABLE:
+        return Result.UNREACHABLE
+    return Result.NO_ROOM if error.errno in _NO_ROOM else Result.CLOSED
+
+
+def words_of(error: OSError) -> str:
+    """Return the system's words."""
+    return os.strerror(error.errno) if error.errno else str(error)

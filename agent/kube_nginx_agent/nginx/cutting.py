@@ -1,0 +1,130 @@
+"""End stuck sessions under nginx, which then closes the client's side (docs/decisions/0007).
+
+Three ways, the first that works is kept: SOCK_DESTROY by ourselves where we may (standalone as
+root); by the helper, a socket-activated process that has CAP_NET_ADMIN and does nothing else; or
+pidfd_getfd(2) and shutdown(2), which need no capability but are refused where Yama's ptrace_scope
+is 1 or more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Callable, Iterable, Sequence
+
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.nginx.process import processes_holding
+from kube_nginx_agent.nginx.sessions import Session, destroy, diag_socket
+
+_PIDFD_GETFD = 438  # the same on every architecture: asm-generic/unistd.h
+_HELPER_TIMEOUT = 3.0  # seconds; 0.1 to start it, 0.03 to end 500 sessions
+
+Way = Callable[[Sequence[Session]], int]
+
+
+class CutError(AgentError):
+    """Sessions can't be ended, in none of the ways."""
+
+
+class Cutter:
+    """Ends sessions in the way that works on this machine."""
+
+    def __init__(self, helper: Path) -> None:
+        """Take where the helper listens, if there is one."""
+        self._helper = helper
+        self._way: Way | None = None
+
+    def cut(self, sessions: Sequence[Session]) -> int:
+        """End the sessions; return how many. Raise CutError when no way works."""
+        if not sessions:
+            return 0
+        refusals = []
+        for way in (self._way,) if self._way else (destroy_all, self._ask_helper, shut_down_all):
+            try:
+                count = way(sessions)
+            except OSError as error:
+                refusals.append(f"{way.__name__.strip('_')}: {error.strerror or error}")
+            else:
+                self._way = way
+                return count
+        self._way = None
+        raise CutError(
+            f"stuck sessions can't be ended ({'; '.join(refusals)})",
+            hint="start kube-nginx-cut.socket; clients find out themselves within 45 s",
+        )
+
+    def _ask_helper(self, sessions: Sequence[Session]) -> int:
+        counts = Counter(session.backend for session in sessions)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
+            helper.settimeout(_HELPER_TIMEOUT)
+            helper.connect(str(self._helper))
+            return sum(_ask_once(helper, backend) for backend in counts)
+
+
+def _ask_once(helper: socket.socket, backend: SocketAddress) -> int:
+    helper.send(str(backend).encode("ascii"))
+    answer = helper.recv(64).decode("ascii", "replace")
+    if not answer.isdigit():
+        raise OSError(errno.EPROTO, answer or "the helper hung up")
+    return int(answer)
+
+
+def destroy_all(sessions: Iterable[Session]) -> int:
+    """End the sessions by SOCK_DESTROY; raise OSError (EPERM without CAP_NET_ADMIN)."""
+    count = 0
+    with diag_socket() as diag:
+        for session in sessions:
+            try:
+                destroy(diag, session)
+            except FileNotFoundError:
+                continue  # It has ended meanwhile.
+            count += 1
+    return count
+
+
+def shut_down_all(sessions: Sequence[Session]) -> int:
+    """End the sessions through copies of nginx's descriptors; raise OSError (EPERM under Yama)."""
+    links = {f"socket:[{session.inode}]" for session in sessions}
+    count = 0
+    for pid in processes_holding({session.inode for session in sessions}):
+        pidfd = os.pidfd_open(pid)
+        try:
+            for descriptor in _descriptors(pid, links):
+                count += _shut_down(pidfd, descriptor)
+        finally:
+            os.close(pidfd)
+    return count
+
+
+def _descriptors(pid: int, links: set[str]) -> list[int]:
+    folder = Path(f"/proc/{pid}/fd")
+    found = []
+    for name in os.listdir(folder):
+        try:
+            if os.readlink(folder / name) in links:
+                found.append(int(name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _shut_down(pidfd: int, descriptor: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    copy = libc.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+    if copy < 0:
+        code = ctypes.get_errno()
+        if code == errno.EBADF:
+            return 0  # It has ended meanwhile.
+        raise OSError(code, os.strerror(code))
+    with socket.socket(fileno=copy) as session:
+        try:
+            session.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+    return 1
