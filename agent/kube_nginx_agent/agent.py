@@ -6,22 +6,27 @@ what is missing, so a lost event costs time (at most ``POLL``), never correctnes
 
 from __future__ import annotations
 
-import os
 import time
+from dataclasses import dataclass
 
 from kube_nginx_agent import __version__
-from kube_nginx_agent.desired import NoServerError, desire
+from kube_nginx_agent.desired import ALL_WELL, HealthView, NoServerError, desire
+from kube_nginx_agent.health import fleet
+from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.inbox import (
     Event,
     FileTouched,
     Inbox,
     NameAnswered,
+    NginxComplained,
+    Probed,
     ReloadRequested,
+    SessionsWait,
     StopRequested,
     Touch,
 )
 from kube_nginx_agent.intake import Intake
-from kube_nginx_agent.model import Desired, Node, Rendered
+from kube_nginx_agent.model import Config, Desired, Node, Rendered
 from kube_nginx_agent.nginx.apply import Proof
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.master_watch import MasterWatch
@@ -30,16 +35,20 @@ from kube_nginx_agent.paths import Paths
 from kube_nginx_agent.report import events
 from kube_nginx_agent.report.journal import Sink
 from kube_nginx_agent.report.problems import Problems
-from kube_nginx_agent.report.status import BackendStatus, Status, write_status
-from kube_nginx_agent.report.systemd import ServiceManager
+from kube_nginx_agent.report.reporter import Reloads, Reporter
 from kube_nginx_agent.watch import Watch
 
 POLL = 10.0
 """Seconds after which everything is looked at again, event or not."""
 
-_READY_AT_LAST = 20.0
-"""Seconds after which systemd hears READY although nothing is proven: what waits for us at boot
-(kubelet) is better off starting, and the status line says what is wrong."""
+
+@dataclass(frozen=True)
+class Plan:
+    """What nginx should be doing, and what it would be doing if all backends were well."""
+
+    desired: Desired
+    if_all_well: Desired
+    rendered: Rendered
 
 
 class Agent:
@@ -52,56 +61,77 @@ class Agent:
         node: Node,
         inbox: Inbox,
         intake: Intake,
+        monitor: Monitor,
         data_plane: DataPlane,
+        reporter: Reporter,
         sink: Sink,
         problems: Problems,
-        nginx_version: str,
     ) -> None:
         """Take the parts; nothing happens before ``run``."""
         self._paths = paths
         self._node = node
         self._inbox = inbox
         self._intake = intake
+        self._monitor = monitor
         self._data_plane = data_plane
+        self._reporter = reporter
         self._sink = sink
         self._problems = problems
-        self._nginx_version = nginx_version
         self._watch = Watch((paths.config, paths.live, paths.pid_file), inbox.post)
         self._master_watch = MasterWatch(inbox.post)
-        self._manager = ServiceManager()
-        self._started_at, self._started = time.time(), time.monotonic()
-        self._next_poll = self._started
+        self._next_poll = 0.0
         self._stopping: str | None = None
-        self._reloads_requested = self._reloads_done = 0
-        self._wanted: Rendered | None = None
-        self._desired: Desired | None = None
+        self._reloads = Reloads()
+        self._plan: Plan | None = None
+        self._live: Plan | None = None
 
     def run(self) -> None:
         """Loop until a StopRequested arrives."""
         self._sink(events.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
+        is_news = True
         while self._stopping is None:
-            self._pass(time.monotonic())
-            self._take(self._inbox.wait(self._pause(time.monotonic())))
-        self._manager.stopping()
+            now = time.monotonic()
+            self._monitor.tick(now)
+            if is_news or self._monitor.has_news() or now >= self._due():
+                self._pass(now)
+            self._reporter.say_alive(self._watch)
+            is_news = self._take(self._inbox.wait(self._due() - time.monotonic()))
+        self._reporter.say_stopping()
         self._sink(events.AGENT_STOPPED, f"kube-nginx-agent stops ({self._stopping})", {})
 
-    def _pause(self, now: float) -> float:
-        watchdog = self._manager.watchdog_interval
-        dues = [self._intake.due, self._data_plane.due, self._next_poll]
-        dues.append(now + watchdog / 3 if watchdog else None)
-        return min(due for due in dues if due is not None) - now
+    def _due(self) -> float:
+        """Return when there is something to do that no event will announce."""
+        dues = (
+            self._intake.due,
+            self._monitor.due,
+            self._data_plane.due,
+            self._reporter.due,
+            self._next_poll,
+        )
+        return min(due for due in dues if due is not None)
 
-    def _take(self, happened: list[Event]) -> None:
+    def _take(self, happened: list[Event]) -> bool:
+        """Note what has happened; return whether it asks for a pass by itself."""
         now = time.monotonic()
+        is_news = False
         for event in happened:
-            if isinstance(event, FileTouched):
-                self._note_touch(event, now)
-            elif isinstance(event, NameAnswered):
-                self._intake.note_answer(event)
-            elif isinstance(event, ReloadRequested):
-                self._reloads_requested += 1
-            elif isinstance(event, StopRequested):
-                self._stopping = event.signal_name
+            if isinstance(event, (Probed, NginxComplained, SessionsWait)):
+                # News only if it changes something, which the monitor tells.
+                self._monitor.take(event, now)
+            else:
+                self._note(event, now)
+                is_news = True
+        return is_news
+
+    def _note(self, event: Event, now: float) -> None:
+        if isinstance(event, FileTouched):
+            self._note_touch(event, now)
+        elif isinstance(event, NameAnswered):
+            self._intake.note_answer(event)
+        elif isinstance(event, ReloadRequested):
+            self._reloads.requested += 1
+        elif isinstance(event, StopRequested):
+            self._stopping = event.signal_name
 
     def _note_touch(self, event: FileTouched, now: float) -> None:
         """Note what happened to backends.yaml; for the other files it is enough to have woken."""
@@ -113,28 +143,47 @@ class Agent:
             self._intake.touch(now, being_written=event.touch is Touch.WRITING)
 
     def _pass(self, now: float) -> None:
-        reloading = self._reloads_requested
-        at_once = reloading > self._reloads_done
+        reload = self._reloads.requested
+        at_once = reload > self._reloads.done
         if at_once:
-            self._manager.reloading()
+            self._reporter.say_reloading()
         if now >= self._next_poll:
             self._next_poll = now + POLL
             self._intake.poll(now)
         self._watch_files()
         self._intake.look(now, at_once=at_once)
-        self._decide(now)
-        if self._desired and self._wanted:
-            proof = self._data_plane.reconcile(self._wanted, self._desired, now)
+        is_decided = self._decide(now)
+        self._reconcile(now)
+        self._master_watch.follow(self._data_plane.master)
+        if at_once and is_decided:
+            self._reloads.done = reload
+            self._reporter.say_reloaded()
+        self._report()
+
+    def _reconcile(self, now: float) -> None:
+        plan = self._plan
+        if plan:
+            # A list that the administrator has changed never waits for old sessions to end.
+            may_wait = self._live is not None and plan.if_all_well == self._live.if_all_well
+            proof = self._data_plane.reconcile(plan.rendered, plan.desired, now, may_wait=may_wait)
+            if self._data_plane.served == plan.rendered.generation:
+                self._live = plan
             if proof:
-                self._say_live(proof, self._desired)
+                self._say_live(proof, plan.desired)
         elif self._intake.has_looked:
             self._data_plane.observe(now)
             self._data_plane.start_from_disk()
-        self._master_watch.follow(self._data_plane.master)
-        if at_once and not self._intake.is_waiting_for_names(now):
-            self._reloads_done = reloading
-            self._manager.reloaded()
-        self._report()
+
+    def _report(self) -> None:
+        plan = self._plan
+        self._reporter.report(
+            plan.desired if plan else None,
+            plan.rendered.generation if plan else None,
+            self._data_plane,
+            self._monitor,
+            self._reloads,
+            has_looked=self._intake.has_looked,
+        )
 
     def _watch_files(self) -> None:
         self._watch.refresh()
@@ -143,33 +192,37 @@ class Agent:
         else:
             self._problems.begins("watch", events.WATCH_LOST, self._watch.explain(POLL), {})
 
-    def _decide(self, now: float) -> None:
-        """Work out what nginx should do; what can't be worked out leaves the last decision."""
+    def _decide(self, now: float) -> bool:
+        """Work out what nginx should do; return False if that has to wait for a moment.
+
+        What can't be worked out leaves the last decision standing.
+        """
         config = self._intake.config
-        if config is None or self._intake.is_waiting_for_names(now):
-            return
+        if config is None:
+            return self._intake.has_looked
+        if self._intake.is_waiting_for_names(now):
+            return False
         try:
-            self._desired = desire(config, self._intake.resolved, self._node)
+            if_all_well = desire(config, self._intake.resolved, self._node, ALL_WELL)
         except NoServerError as error:
             self._problems.begins("names", events.NAME_FAILED, error, {})
-            return
+            return True
         self._problems.ends("names")
-        self._wanted = render(self._desired, self._paths)
+        backends = (server.address for server in if_all_well.servers)
+        self._monitor.want(backends, config.health_check, now)
+        if self._monitor.is_waiting_for_first_look(now):
+            return False
+        desired = desire(config, self._intake.resolved, self._node, self._view(config))
+        self._plan = Plan(desired, if_all_well, render(desired, self._paths))
+        return True
 
-    def _report(self) -> None:
-        status = self._status()
-        try:
-            write_status(status, self._paths.status)
-        except OSError as error:
-            # The run folder may be full or gone; the next pass tries again.
-            self._manager.status(f"{self._paths.status}: {error.strerror}; {status.summary}")
-        else:
-            self._manager.status(status.summary)
-        overdue = time.monotonic() - self._started > _READY_AT_LAST
-        if self._intake.has_looked and (self._is_proven() or overdue):
-            self._manager.ready()
-        if self._watch.is_alive():
-            self._manager.alive()
+    def _view(self, config: Config) -> HealthView:
+        healths = self._monitor.healths
+        return HealthView(
+            out=fleet.out_of_use(healths) if config.backends else frozenset(),
+            none_passes=fleet.outlook(healths) is fleet.Outlook.NONE,
+            connect_timeout=self._monitor.connect_timeout,
+        )
 
     def _say_live(self, proof: Proof, desired: Desired) -> None:
         edited_at, self._intake.edited_at = self._intake.edited_at, None
@@ -183,43 +236,3 @@ class Agent:
             f"(applied and proven in {proof.seconds * 1000:.0f} ms)",
             {"GENERATION": proof.generation, "NGINX_PID": str(proof.master.pid)},
         )
-
-    def _is_proven(self) -> bool:
-        served = self._data_plane.served
-        return served is not None and (self._wanted is None or served == self._wanted.generation)
-
-    def _status(self) -> Status:
-        served = self._data_plane.served
-        desired = self._desired
-        master = self._data_plane.master
-        return Status(
-            pid=os.getpid(),
-            version=__version__,
-            config_file=str(self._paths.config),
-            started_at=self._started_at,
-            updated_at=time.time(),
-            listen=tuple(map(str, desired.listen)) if desired else (),
-            backends=_backends(desired) if desired else (),
-            nginx_pid=master.pid if master else None,
-            nginx_version=self._nginx_version,
-            generation=served,
-            wanted_generation=self._wanted.generation if self._wanted else None,
-            live_since=self._data_plane.served_since,
-            draining_generations=self._data_plane.draining,
-            problems=tuple(problem.as_dict() for problem in self._problems.all()),
-            reloads_requested=self._reloads_requested,
-            reloads_done=self._reloads_done,
-        )
-
-
-def _backends(desired: Desired) -> tuple[BackendStatus, ...]:
-    return tuple(
-        BackendStatus(
-            address=str(server.address),
-            name=str(server.backend),
-            state="draining" if server.down else "up",
-            weight=server.weight,
-            backup=server.backup,
-        )
-        for server in sorted(desired.servers, key=lambda server: server.address.ip.packed)
-    )

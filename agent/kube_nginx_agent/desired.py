@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Iterable, Mapping
+from typing import Container, FrozenSet, Iterable, Mapping
 
 from kube_nginx_agent.config.addresses import is_one_host, unmapped
 from kube_nginx_agent.errors import AgentError
@@ -26,6 +26,11 @@ IPV4_LISTEN = SocketAddress(ipaddress.IPv4Address("127.0.0.1"), 8443)
 IPV6_LISTEN = SocketAddress(ipaddress.IPv6Address("::1"), 8443)
 DEFAULT_LISTEN = (IPV4_LISTEN, IPV6_LISTEN)
 
+_CONNECT_TIMEOUTS = tuple(timedelta(milliseconds=ms) for ms in (250, 500, 1000))
+_RTT_FACTOR = 2.5
+"""A connect takes one round trip; the rest is for a busy host."""
+_CLEARLY = 0.8
+
 Resolved = Mapping[str, Iterable[IPAddress]]
 """The addresses behind each DNS name that the agent has an answer for."""
 
@@ -34,14 +39,32 @@ class NoServerError(AgentError):
     """There are backends, but not one address among them that nginx could be given."""
 
 
-def desire(config: Config, resolved: Resolved, node: Node) -> Desired:
+@dataclass(frozen=True)
+class HealthView:
+    """What the health of the backends means to nginx."""
+
+    out: FrozenSet[SocketAddress] = frozenset()
+    """Who should get no new connections."""
+    none_passes: bool = False
+    """Whether no backend passes its checks: all stay in, and nginx counts nobody's failures, so
+    that the first one that is back is used at once."""
+    connect_timeout: timedelta = _CONNECT_TIMEOUTS[0]
+    """How long nginx should wait for one server, where the administrator does not say."""
+
+
+ALL_WELL = HealthView()
+
+
+def desire(
+    config: Config, resolved: Resolved, node: Node, health: HealthView = ALL_WELL
+) -> Desired:
     """Decide everything that nginx is to do.
 
     Raise NoServerError when backends are configured but no name among them has an address: an
     empty upstream would turn every client away, so the caller keeps what it has.
     """
     listen = config.listen or (DEFAULT_LISTEN if node.has_ipv6_loopback else (IPV4_LISTEN,))
-    servers = list(_servers(config, resolved, listen))
+    servers = list(_servers(config, resolved, listen, health.out))
     if config.backends and not servers:
         names = ", ".join(str(backend.target) for backend in config.backends)
         raise NoServerError(
@@ -52,15 +75,28 @@ def desire(config: Config, resolved: Resolved, node: Node) -> Desired:
         servers.sort(key=lambda server: _digest(f"{node.id} {server.address}"))
     return Desired(
         listen=listen,
-        servers=tuple(_without_last_one_failing(servers)),
+        servers=tuple(_never_nobody(servers, count_failures=not health.none_passes)),
         method=config.balance.method,
         hash_salt=node.id if config.balance.salt is None else config.balance.salt,
         proxy=config.proxy,
+        connect_timeout=config.proxy.connect_timeout or health.connect_timeout,
         workers=config.workers,
         worker_connections=config.worker_connections,
         error_log_level=config.error_log_level,
         worker_shutdown_timeout=_shutdown_timeout(node),
     )
+
+
+def connect_timeout_for(rtt: float | None, before: timedelta) -> timedelta:
+    """Return how long nginx waits for one server, given the slowest round trip in seconds.
+
+    Short, because a client waits with it; in steps that are left for a shorter one only when that is
+    clearly enough, because each change is a reload (docs/decisions/0004-timeouts.md). A round trip
+    that is not known yet is taken as one in a data centre.
+    """
+    needed = timedelta(seconds=_RTT_FACTOR * (rtt or 0.0))
+    enough = next((step for step in _CONNECT_TIMEOUTS if step >= needed), _CONNECT_TIMEOUTS[-1])
+    return before if enough < before and needed > _CLEARLY * enough else enough
 
 
 def leads_back(target: Target, listen: Iterable[SocketAddress]) -> bool:
@@ -79,7 +115,10 @@ def leads_back(target: Target, listen: Iterable[SocketAddress]) -> bool:
 
 
 def _servers(
-    config: Config, resolved: Resolved, listen: tuple[SocketAddress, ...]
+    config: Config,
+    resolved: Resolved,
+    listen: tuple[SocketAddress, ...],
+    out: Container[SocketAddress],
 ) -> Iterable[Server]:
     """Yield a server an address; nginx would give one that stands twice twice the share."""
     taken: dict[SocketAddress, Target] = {
@@ -98,7 +137,8 @@ def _servers(
                 backend=backend.target,
                 weight=backend.weight,
                 backup=backend.backup,
-                down=backend.drain,
+                drain=backend.drain,
+                down=backend.drain or address in out,
                 max_fails=backend.max_fails,
                 fail_timeout=backend.fail_timeout,
             )
@@ -113,11 +153,12 @@ def _addresses(backend: Backend, resolved: Resolved) -> list[SocketAddress]:
     return [backend.target]
 
 
-def _without_last_one_failing(servers: list[Server]) -> Iterable[Server]:
-    """Guard against what is left when servers drain, or names have no address.
+def _never_nobody(servers: list[Server], *, count_failures: bool) -> Iterable[Server]:
+    """Guard against what is left when servers drain or fail, or names have no address.
 
-    All servers ``down``: every client gets EOF, so none stays down. One server left and counted
-    as failed: nginx refuses clients for ``fail_timeout`` after it is back, so it is not counted.
+    All servers ``down``: every client gets EOF, so none stays down. A last one that is counted as
+    failed: nginx refuses clients for ``fail_timeout`` after it is back, so it is not counted, nor
+    is anybody while none passes.
     All servers ``backup``: nginx refuses the config ("no servers in upstream"), so none stays one.
     """
     all_down = all(server.down for server in servers)
@@ -128,7 +169,7 @@ def _without_last_one_failing(servers: list[Server]) -> Iterable[Server]:
             server,
             backup=server.backup and not all_backup,
             down=server.down and not all_down,
-            max_fails=0 if alive == [server] else server.max_fails,
+            max_fails=server.max_fails if count_failures and alive != [server] else 0,
         )
 
 

@@ -43,6 +43,8 @@ class Probed:
 
     backend: SocketAddress
     seen: Observation
+    began: float
+    """When it began to look, in seconds of the steady clock."""
 
 
 @dataclass(frozen=True)

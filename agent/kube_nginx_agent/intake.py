@@ -44,6 +44,7 @@ class Intake:
         self._resolver = Resolver(post)
         self._names_deadline = 0.0
         self._said = b""
+        self._refused: list[str] = []
         self._sink = sink
         self._problems = problems
 
@@ -107,9 +108,11 @@ class Intake:
                 self._fall_back(now)
             return
         self._accepted.save(content.data)
-        self._problems.ends("config")
+        self._refused = []
+        is_news = content.data != self._said
+        self._problems.ends("config", "" if is_news else f"{self._file.path}: it is valid again")
         self._adopt(loaded.config, now)
-        if content.data != self._said:
+        if is_news:
             self._said = content.data
             self.edited_at = content.changed_at
             self._say_accepted(loaded)
@@ -137,10 +140,12 @@ class Intake:
         return {b.target.name for b in backends if isinstance(b.target, HostName)}
 
     def _refuse(self, error: AgentError) -> None:
-        if isinstance(error, ConfigError):
-            for line in error.lines()[1:]:
-                self._sink(events.CONFIG_REFUSED, line, {})
+        lines = error.lines() if isinstance(error, ConfigError) else []
         self._problems.begins("config", events.CONFIG_REFUSED, error, {})
+        if lines != self._refused:
+            self._refused = lines
+            for line in lines[1:]:
+                self._sink(events.CONFIG_REFUSED, line, {})
 
     def _say_accepted(self, loaded: Loaded) -> None:
         count = len(loaded.config.backends)

@@ -69,7 +69,8 @@ class Balance:
 class Proxy:
     """The timeouts of the data path."""
 
-    connect_timeout: timedelta = timedelta(seconds=1)
+    connect_timeout: timedelta | None = None
+    """``None``: as short as the round-trip times allow."""
     idle_timeout: timedelta = timedelta(minutes=10)
     tcp_keepalive: bool = True
 
@@ -130,7 +131,10 @@ class Server:
     backend: Target
     weight: int
     backup: bool
+    drain: bool
+    """Whether the administrator wants it without new connections."""
     down: bool
+    """Whether nginx is to give it none, for whatever reason."""
     max_fails: int
     fail_timeout: timedelta
 
@@ -144,6 +148,7 @@ class Desired:
     method: str
     hash_salt: str
     proxy: Proxy
+    connect_timeout: timedelta
     workers: int | None
     worker_connections: int
     error_log_level: str

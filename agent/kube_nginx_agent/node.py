@@ -14,6 +14,12 @@ def discover_node(machine_id_file: Path = Path("/etc/machine-id")) -> Node:
     return Node(id=_node_id(machine_id_file), has_ipv6_loopback=_has_ipv6_loopback())
 
 
+def spread(node: Node, what: str, least: float, most: float) -> float:
+    """Return a number between the two that is this node's own, and stays the same."""
+    digest = hashlib.sha256(f"{node.id} {what}".encode()).digest()
+    return least + (most - least) * int.from_bytes(digest[:4], "big") / 0xFFFFFFFF
+
+
 def _node_id(machine_id_file: Path) -> str:
     """Hash the machine id, as machine-id(5) asks of programs that show something derived of it."""
     try:

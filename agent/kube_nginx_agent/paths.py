@@ -80,6 +80,11 @@ class Paths:
         return self.run_dir / "log.sock"
 
     @property
+    def cut_socket(self) -> Path:
+        """Where the helper listens that ends stuck sessions."""
+        return self.run_dir / "cut.sock"
+
+    @property
     def status(self) -> Path:
         """What the ``status`` command reads."""
         return self.run_dir / "status.json"

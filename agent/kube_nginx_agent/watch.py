@@ -129,7 +129,8 @@ class Watch:
         for folder in self._folders.get(change.watch, ()):
             path = folder / change.name
             files = [file for file, steps in self._trails.items() if path in steps]
-            self._touch(files, _kind(change, path))
+            if files:
+                self._touch(files, _kind(change, path))
 
     def _touch(self, files: Iterable[Path], kind: Touch) -> None:
         for file in files:

@@ -24,7 +24,8 @@ A_DURATION = "write a duration such as 500ms, 2s or 10m"
 A_FILE = 'write the key "backends:" with the list of apiservers below it'
 A_PORT = "is not a port; it is a number from 1 to 65535"
 TOP_KEYS = (
-    "known keys: backends, balance, error_log_level, listen, proxy, worker_connections, workers"
+    "known keys: backends, balance, error_log_level, health_check, listen, proxy, "
+    "worker_connections, workers"
 )
 
 

@@ -42,7 +42,7 @@ def test_defaults_are_rendered() -> None:
         "listen 127.0.0.1:8443 so_keepalive=60s:10s:3;",
         "listen [::1]:8443 so_keepalive=60s:10s:3;",
         "proxy_pass kube_apiservers;",
-        "proxy_connect_timeout 1s;",
+        "proxy_connect_timeout 250ms;",
         "proxy_next_upstream on;",
         "proxy_next_upstream_tries 0;",
         "proxy_next_upstream_timeout 5s;",

@@ -10,20 +10,26 @@ from typing import Any
 from kube_nginx_agent.agent import Agent
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.inbox import Inbox
+from kube_nginx_agent.health.monitor import Monitor
+from kube_nginx_agent.health.nginx_errors import backend_in_trouble
+from kube_nginx_agent.health.prober import Prober
+from kube_nginx_agent.inbox import Inbox, NginxComplained
 from kube_nginx_agent.intake import Intake
 from kube_nginx_agent.lock import take_lock
 from kube_nginx_agent.nginx.apply import Applier
 from kube_nginx_agent.nginx.binary import Nginx
+from kube_nginx_agent.nginx.cutting import Cutter
 from kube_nginx_agent.nginx.data_plane import DataPlane
-from kube_nginx_agent.nginx.log import LogReader
+from kube_nginx_agent.nginx.log import LogMessage, LogReader
+from kube_nginx_agent.nginx.session_watch import SessionWatch
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
-from kube_nginx_agent.node import discover_node
+from kube_nginx_agent.node import discover_node, spread
 from kube_nginx_agent.paths import Paths
 from kube_nginx_agent.report import events
 from kube_nginx_agent.report.journal import Sink, choose_sink
 from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.report.reporter import Reporter
 from kube_nginx_agent.signals import post_signals
 
 _MORE = """\
@@ -37,6 +43,11 @@ Exit code:
   0  stopped by a signal
   1  it could not start; the last line says why
 """
+
+
+_REMOVAL_GRACE = (10.0, 30.0)
+"""Seconds for which the sessions of a removed backend go on, different on each node: its clients
+should not all reconnect in the same second."""
 
 
 def add(verbs: Any) -> None:
@@ -73,27 +84,46 @@ def execute(chosen: argparse.Namespace) -> int:
         return 1
     agent.run()
     supervisor.stop()
-    paths.status.unlink(missing_ok=True)
+    for left in (paths.status, paths.log_socket):
+        left.unlink(missing_ok=True)
     return 0
 
 
 def _assemble(paths: Paths, nginx: Nginx, supervisor: Supervisor, sink: Sink) -> Agent:
-    log = LogReader(paths.log_socket)
-    log.open(supervisor.worker_uid())
     inbox = Inbox()
     post_signals(inbox)
+    log = LogReader(paths.log_socket, lambda message: _post_trouble(inbox, message))
+    log.open(supervisor.worker_uid())
+    node = discover_node()
     problems = Problems(sink, time.time)
     applier = Applier(paths, nginx, supervisor, log)
+    sessions = SessionWatch(supervisor.worker_uid(), inbox.post)
+    sessions.start()
+    monitor = Monitor(
+        Prober(inbox.post, node.id),
+        sessions,
+        Cutter(paths.cut_socket),
+        spread(node, "removal grace", *_REMOVAL_GRACE),
+        sink,
+        problems,
+    )
     return Agent(
         paths=paths,
-        node=discover_node(),
+        node=node,
         inbox=inbox,
         intake=Intake(paths, sink, problems, inbox.post),
+        monitor=monitor,
         data_plane=DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems),
+        reporter=Reporter(paths, problems, nginx.version()),
         sink=sink,
         problems=problems,
-        nginx_version=nginx.version(),
     )
+
+
+def _post_trouble(inbox: Inbox, message: LogMessage) -> None:
+    backend = backend_in_trouble(message.text)
+    if backend:
+        inbox.post(NginxComplained(backend))
 
 
 def _make_folders(paths: Paths) -> None:

@@ -15,6 +15,8 @@ from kube_nginx_agent.report.status import Verdict, read_status
 _STALE = 60.0
 """Seconds; the agent reports at least every 10 s, unless it is stopped or hung."""
 
+_COLUMNS = ("BACKEND", "STATE", "SINCE", "RTT", "SESSIONS", "CUT", "WHY")
+
 _MORE = """\
 Exit code:
   0  well: the list of backends.yaml is live
@@ -53,7 +55,7 @@ def _as_text(content: dict[str, Any]) -> str:
         f"generation  {_generation(content)}",
         f"config      {content['config_file']}",
     ]
-    rows = [("BACKEND", "STATE", "WEIGHT", "FROM"), *map(_backend_row, content["backends"])]
+    rows = [_COLUMNS, *map(_backend_row, content["backends"])]
     if len(rows) > 1:
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines.append("")
@@ -82,10 +84,18 @@ def _generation(content: dict[str, Any]) -> str:
     return text
 
 
-def _backend_row(backend: dict[str, Any]) -> tuple[str, str, str, str]:
-    origin = backend["name"] if backend["name"] != backend["address"] else "-"
+def _backend_row(backend: dict[str, Any]) -> tuple[str, ...]:
+    name = f" ({backend['name']})" if backend["name"] != backend["address"] else ""
     state = f"{backend['state']} (backup)" if backend["backup"] else backend["state"]
-    return backend["address"], state, str(backend["weight"]), origin
+    return (
+        f"{backend['address']}{name}",
+        state,
+        _ago(time.time() - backend["since"]),
+        "-" if backend["rtt_ms"] is None else f"{backend['rtt_ms']:.1f} ms",
+        str(backend["sessions"]),
+        str(backend["sessions_cut"]),
+        backend["cause"],
+    )
 
 
 def _problem_lines(problem: dict[str, Any]) -> list[str]:

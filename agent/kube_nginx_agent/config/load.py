@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Tuple
 
@@ -12,7 +12,16 @@ from kube_nginx_agent.config.durations import format_duration, parse_duration
 from kube_nginx_agent.config.problems import ConfigError, Path, Problem
 from kube_nginx_agent.config.schema import position_of, validate
 from kube_nginx_agent.desired import DEFAULT_LISTEN, leads_back
-from kube_nginx_agent.model import Backend, Balance, Config, Proxy, SocketAddress, Target
+from kube_nginx_agent.model import (
+    Backend,
+    Balance,
+    Config,
+    HealthCheck,
+    Probe,
+    Proxy,
+    SocketAddress,
+    Target,
+)
 
 _NO_BACKUP = {"random", "hash"}
 """nginx refuses ``backup`` with these: "balancing method does not support parameter"."""
@@ -23,6 +32,8 @@ _LONGEST_TIMEOUT = timedelta(days=24)
 
 _NEXT_APISERVER_LIMIT = timedelta(seconds=5)
 """The proxy_next_upstream_timeout of every rendered config."""
+
+_SHORTEST_PROBE = timedelta(milliseconds=50)
 
 _CLIENT_PING = timedelta(seconds=60)
 """Clients ping an HTTP/2 connection after 30 s of silence; an idle timeout of 30 s cut 8 of 10
@@ -72,6 +83,7 @@ class _Reader:
             listen=self._listen(top.get("listen", [])),
             balance=self._balance(top.get("balance", {})),
             proxy=self._proxy(top.get("proxy", {})),
+            health_check=self._health_check(top.get("health_check", {})),
             workers=None if workers == "auto" else workers,
             worker_connections=top.get("worker_connections", Config.worker_connections),
             error_log_level=top.get("error_log_level", Config.error_log_level),
@@ -166,7 +178,7 @@ class _Reader:
         for key in settings.keys() & {"connect_timeout", "idle_timeout"}:
             settings[key] = self._duration(settings[key], ("proxy", key))
         proxy = Proxy(**settings)
-        if proxy.connect_timeout >= _NEXT_APISERVER_LIMIT:
+        if proxy.connect_timeout and proxy.connect_timeout >= _NEXT_APISERVER_LIMIT:
             self._warn(
                 ("proxy", "connect_timeout"),
                 f"{format_duration(proxy.connect_timeout)} leaves no time for a second apiserver: "
@@ -181,6 +193,31 @@ class _Reader:
                 "10m is safe",
             )
         return proxy
+
+    def _health_check(self, value: Any) -> HealthCheck:
+        if isinstance(value, bool):
+            return HealthCheck(
+                tcp=replace(HealthCheck.tcp, enabled=value),
+                readyz=replace(HealthCheck.readyz, enabled=value),
+            )
+        parts = self._fitting(value, ("health_check",))
+        readyz = self._fitting(parts.get("readyz", {}), ("health_check", "readyz"))
+        given = {key: readyz.pop(key) for key in ("path", "ca_file") if key in readyz}
+        return HealthCheck(
+            tcp=self._probe(HealthCheck.tcp, parts.get("tcp", {}), "tcp"),
+            readyz=self._probe(HealthCheck.readyz, readyz, "readyz"),
+            **given,
+        )
+
+    def _probe(self, default: Probe, value: Any, name: str) -> Probe:
+        path: Path = ("health_check", name)
+        settings = self._fitting(value, path)
+        for key in settings.keys() & {"interval", "timeout"}:
+            settings[key] = self._duration(settings[key], (*path, key))
+            if settings[key] < _SHORTEST_PROBE:
+                shortest = format_duration(_SHORTEST_PROBE)
+                self._refuse((*path, key), "that is too short", f"write {shortest} or more")
+        return replace(default, **settings)
 
     def _check_targets(
         self, backends: dict[Path, Backend], listen: tuple[SocketAddress, ...]

@@ -127,7 +127,7 @@ def reconsider(health: Health, check: HealthCheck, now: float) -> Health:
     """Return the health as time alone makes it: a hold ends, a hint grows old."""
     health = replace(health, hinted_at=_hint_after(health, now))
     wanted = _state_of(health, check)
-    was_out = health.state in (State.DRAINING, State.DOWN)
+    was_out = is_out(health)
     if was_out and wanted in (State.UP, State.SUSPECT) and now < health.held_until:
         return health
     if wanted is health.state:
@@ -140,11 +140,18 @@ def reconsider(health: Health, check: HealthCheck, now: float) -> Health:
     return replace(health, state=wanted, since=now)
 
 
+def is_out(health: Health) -> bool:
+    """Tell whether it has been put out."""
+    return health.state in (State.DRAINING, State.DOWN)
+
+
 def _state_of(health: Health, check: HealthCheck) -> State:
     if health.tcp.has_failed:
         return State.DOWN
     if health.readyz.has_failed:
-        return State.DRAINING if health.readyz.last in (*DRAINS, *PASSES) else State.DOWN
+        if health.readyz.last in PASSES:  # on its way back, but not there yet
+            return health.state if is_out(health) else State.DRAINING
+        return State.DRAINING if health.readyz.last in DRAINS else State.DOWN
     if not _has_passed(health, check):
         return State.NEW
     doubtful = health.tcp.fails or health.readyz.fails or health.hinted_at is not None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Iterable
 
+from kube_nginx_agent.desired import ALL_WELL, connect_timeout_for
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health import fleet
-from kube_nginx_agent.health.machine import Health, State, hint, observe, reconsider
-from kube_nginx_agent.health.observation import Observation, Result
+from kube_nginx_agent.health.machine import Health, State, hint, is_out, observe, reconsider
+from kube_nginx_agent.health.observation import Layer, Observation, Result
 from kube_nginx_agent.health.prober import Doubt, Prober
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.trust import Trust
+from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.nginx.cutting import CutError, Cutter
 from kube_nginx_agent.nginx.session_watch import SessionWatch
@@ -44,6 +46,8 @@ class Monitor:
         self.healths: dict[SocketAddress, Health] = {}
         self.cut: dict[SocketAddress, int] = {}
         """How many sessions to each backend were ended."""
+        self.connect_timeout = ALL_WELL.connect_timeout
+        """How long nginx should wait for one of them, by their round-trip times."""
         self._check = HealthCheck()
         self._trust: Trust | None = None
         self._prober = prober
@@ -51,11 +55,13 @@ class Monitor:
         self._cutter = cutter
         self._removal_grace = removal_grace
         self._removed: dict[SocketAddress, float] = {}
+        self._silent_since: dict[SocketAddress, float] = {}
         self._new_until = 0.0
         self._cut_again: float | None = None
         self._sink = sink
         self._problems = problems
         self._has_list = False
+        self._told: object = None
 
     def want(self, backends: Iterable[SocketAddress], check: HealthCheck, now: float) -> None:
         """Watch over these backends from now on."""
@@ -86,20 +92,34 @@ class Monitor:
         now = time.monotonic()
         return min((due for due in dues if due is not None and due > now), default=None)
 
+    def has_news(self) -> bool:
+        """Tell, once, whether nginx or the status file should follow a change."""
+        now = (self.connect_timeout, tuple((b, h.state) for b, h in self.healths.items()))
+        before, self._told = self._told, now
+        return now != before
+
     def is_waiting_for_first_look(self, now: float) -> bool:
         """Tell whether a backend was added whose first look will be there in a moment."""
         is_new = (h.state is State.NEW and not h.is_trusted for h in self.healths.values())
         return now < self._new_until and any(is_new)
 
-    def note(self, backend: SocketAddress, seen: Observation, now: float) -> None:
-        """Take what a probe has seen."""
-        health = self.healths.get(backend)
-        if health:
-            seen = self._excuse_slow(backend, seen)
-            self._change(backend, observe(health, seen, self._check, now), now)
+    def take(self, event: Probed | NginxComplained | SessionsWait, now: float) -> None:
+        """Take what somebody has seen."""
+        if isinstance(event, Probed):
+            self._note(event, now)
+        elif isinstance(event, NginxComplained):
+            self._suspect(event.backend, now)
+        else:
+            for backend in event.backends:
+                self._suspect(backend, now)
 
-    def suspect(self, backend: SocketAddress, now: float) -> None:
-        """Take a sign of trouble that is no proof."""
+    def _note(self, probed: Probed, now: float) -> None:
+        health = self.healths.get(probed.backend)
+        if health:
+            seen = self._excuse_slow(probed, now)
+            self._change(probed.backend, observe(health, seen, self._check, now), now)
+
+    def _suspect(self, backend: SocketAddress, now: float) -> None:
         health = self.healths.get(backend)
         if health:
             self._change(backend, hint(health, self._check, now), now)
@@ -108,6 +128,8 @@ class Monitor:
         """Let time pass, hurry the probes of what is in doubt, and end what hangs."""
         for backend, health in list(self.healths.items()):
             self._change(backend, reconsider(health, self._check, now), now)
+        rtt = fleet.slowest(self.healths)
+        self.connect_timeout = connect_timeout_for(rtt, self.connect_timeout)
         doubts = {b: Doubt(h.is_in_doubt, h.rtt) for b, h in self.healths.items()}
         self._prober.set_doubts(doubts)
         self._say_outlook()
@@ -120,27 +142,27 @@ class Monitor:
             counts[session.backend] = counts.get(session.backend, 0) + 1
         return counts
 
-    def _excuse_slow(self, backend: SocketAddress, seen: Observation) -> Observation:
-        """Take a process that sends data to somebody as slow, not as frozen."""
-        if seen.result is not Result.SILENT:
-            return seen
-        lively = any(
-            session.backend == backend and session.has_answered and session.data_ago < _HEARD_LATELY
-            for session in self._sessions.look()
-        )
-        return Observation(seen.layer, Result.ALIVE, "slow") if lively else seen
+    def _excuse_slow(self, probed: Probed, now: float) -> Observation:
+        """Take a process that has sent data to somebody meanwhile as slow, not as frozen."""
+        if probed.seen.result is not Result.SILENT:
+            if probed.seen.layer is Layer.READYZ:
+                self._silent_since.pop(probed.backend, None)
+            return probed.seen
+        since = self._silent_since.setdefault(probed.backend, probed.began)
+        if not _has_sent(self._sessions.look(), probed.backend, now - since):
+            return probed.seen
+        del self._silent_since[probed.backend]
+        return Observation(probed.seen.layer, Result.ALIVE, "slow")
 
     def _change(self, backend: SocketAddress, after: Health, now: float) -> None:
         before = self.healths[backend]
         self.healths[backend] = after
-        was_out = before.state in (State.DOWN, State.DRAINING)
-        is_out = after.state in (State.DOWN, State.DRAINING)
-        if is_out and after.state is not before.state:
+        if is_out(after) and after.state is not before.state:
             kind = events.BACKEND_DOWN if after.state is State.DOWN else events.BACKEND_DRAINING
             self._problems.begins(
                 _about(backend), kind, _reason(backend, after), _fields(backend, after)
             )
-        elif was_out and not is_out:
+        elif is_out(before) and not is_out(after):
             lasted = f"{now - before.since:.1f} s"
             self._problems.ends(_about(backend))
             message = f"{backend}: it is up again after {lasted}"
@@ -163,13 +185,20 @@ class Monitor:
             sessions = self._sessions.look()
             for backend in stuck:
                 found = [session for session in sessions if session.backend == backend]
-                if not _is_heard(found, self.healths[backend]):
+                if not self._is_heard(backend, found, now):
                     self._cut(backend, found, "it does not answer")
             for backend in removed:
                 found = [session for session in sessions if session.backend == backend]
                 self._cut(backend, found, "it was removed from the list")
                 del self._removed[backend]
         self._cut_again = now + _CUT_AGAIN if stuck else None
+
+    def _is_heard(self, backend: SocketAddress, sessions: list[Session], now: float) -> bool:
+        """Tell whether a session shows life that the probes have missed, as under packet loss."""
+        if self.healths[backend].cause is Result.SILENT:
+            since = self._silent_since.get(backend, now - _HEARD_LATELY)
+            return _has_sent(sessions, backend, now - since)
+        return any(not s.is_connecting and s.heard_ago < _HEARD_LATELY for s in sessions)
 
     def _cut(self, backend: SocketAddress, sessions: list[Session], why: str) -> None:
         try:
@@ -199,11 +228,9 @@ class Monitor:
         return ReadyzProbe(backend, self._check.path, trust.context)
 
 
-def _is_heard(sessions: list[Session], health: Health) -> bool:
-    """Tell whether a session shows life that the probes have missed, as under packet loss."""
-    if health.cause is Result.SILENT:
-        return any(s.has_answered and s.data_ago < _HEARD_LATELY for s in sessions)
-    return any(not s.is_connecting and s.heard_ago < _HEARD_LATELY for s in sessions)
+def _has_sent(sessions: list[Session], backend: SocketAddress, within: float) -> bool:
+    """Tell whether data has come from the backend in the last ``within`` seconds."""
+    return any(s.backend == backend and s.has_answered and s.data_ago < within for s in sessions)
 
 
 def _about(backend: SocketAddress) -> str:

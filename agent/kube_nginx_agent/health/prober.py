@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
 from dataclasses import dataclass
 from typing import Callable, Iterable, Mapping
 
@@ -153,15 +154,17 @@ class _Repeated(threading.Thread):
     def run(self) -> None:
         """Look, post, wait."""
         while not self._ended:
+            began = time.monotonic()
             seen = self._look(self._timeout())
             if not self._ended:
-                self._post(Probed(self._backend, seen))
-            self._wake.wait(self._pause())
+                self._post(Probed(self._backend, seen, began))
+            self._wake.wait(max(began + self._pause() - time.monotonic(), 0.0))
             self._wake.clear()
         if self._close:
             self._close()
 
     def _pause(self) -> float:
+        """Return the seconds from the begin of one look to the next."""
         if self._doubt.in_doubt:
             return FAST_INTERVAL
         return self._probe.interval.total_seconds() * (1 - _JITTER * self._dice.random())

@@ -15,6 +15,7 @@ from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx import canary, generation, ports
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
+from kube_nginx_agent.nginx.orphans import find_orphans
 from kube_nginx_agent.nginx.process import (
     Process,
     ProcessGoneError,
@@ -77,6 +78,12 @@ class Applier:
         """Return the live config as it is on disk; None when there is none to be read."""
         return read_text(self._paths.live)
 
+    def last_good(self) -> Rendered | None:
+        """Return the last config that nginx was seen to serve; None when it is not known."""
+        text = read_text(self._paths.last_good)
+        found = generation_of(text)
+        return Rendered(text, found) if text and found else None
+
     def restore(self, rendered: Rendered) -> None:
         """Put the text back that nginx serves, without a reload. Raise AgentError."""
         with _disk_errors(self._paths.live):
@@ -99,13 +106,14 @@ class Applier:
         try:
             self._test(rendered)
             step = "preflight"
-            ports.check_listen(desired.listen, master)
+            ports.check_listen(desired.listen, master, self._orphans(master))
             step = "install"
             self._install(served)
         except AgentError as cause:
             with suppress(OSError):  # on a read-only file system it is not there either
                 self._paths.candidate.unlink()
-            raise ApplyError(step, cause, last_good_serves=served is not None) from cause
+            last_good_serves = served is not None or (master is None and self._roll_back(None))
+            raise ApplyError(step, cause, last_good_serves=last_good_serves) from cause
         try:
             step = "reload" if master else "start"
             master = self._activate(rendered.generation, master)
@@ -121,6 +129,10 @@ class Applier:
         with _disk_errors(self._paths.candidate):
             write_beside(self._paths.candidate, rendered.text)
         self._nginx.test(self._paths.candidate)
+
+    def _orphans(self, master: Process | None) -> list[Process]:
+        """Return the workers that a killed master has left, and that a start will retire."""
+        return [] if master else find_orphans(self._paths.generation_socket, self._paths.nginx)
 
     def _install(self, served: str | None) -> None:
         self._keep_if_good(served)
@@ -200,11 +212,11 @@ class Applier:
 
         Where nothing was served before, because nginx did not run, it is what served last.
         """
-        good = generation_of(read_text(self._paths.last_good))
-        if good and good == (served or good):
+        good = self.last_good()
+        before = served or (good and good.generation)
+        if good and good.generation == before:
             with suppress(OSError, AgentError):
-                self._return_to(good)
-        before = served or good
+                self._return_to(good.generation)
         return before is not None and self.served_generation() == before
 
     def _return_to(self, good: str) -> None:

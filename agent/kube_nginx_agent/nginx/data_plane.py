@@ -33,6 +33,7 @@ MAX_DRAINING = 8
 
 _MUTE_FOR = 3.0  # seconds in which nginx accepts but does not answer, until it counts as hung
 _ASK_AGAIN = 0.5
+_ROOM_AGAIN = 5.0  # seconds until it is looked whether an old generation has ended
 _RESTART = "restart"
 _UPGRADE = "upgrade"
 _FIRST_RESTART = 0.1  # seconds, as systemd's RestartSec
@@ -73,23 +74,30 @@ class DataPlane:
         self.due: float | None = None
         """When to reconcile again, whatever happens."""
 
-    def reconcile(self, wanted: Rendered, desired: Desired, now: float) -> Proof | None:
+    def reconcile(
+        self, wanted: Rendered, desired: Desired, now: float, *, may_wait: bool = False
+    ) -> Proof | None:
         """Make nginx serve ``wanted``, unless it does, or the last failure was too short ago.
 
-        Return the proof if it went live just now.
+        Return the proof if it went live just now. What ``may_wait`` is not worth ending old
+        sessions for.
         """
         self.observe(now)
-        if self.served == wanted.generation:
+        retry = self._backoff.due(wanted.generation)
+        if self.served == wanted.generation and retry is None:
             self._note_live(wanted)
             self._restore(wanted)
             self._upgrade(now)
         elif self._mute_since is None:
-            retry = self._backoff.due(wanted.generation)
             restart = self._restarts.due(_RESTART) if self.master is None else None
             wait = max(retry or now, restart or now)
-            if wait <= now:
+            if may_wait and self.draining >= MAX_DRAINING:
+                self._wake(now + _ROOM_AGAIN)
+            elif wait <= now:
                 return self._apply(wanted, desired)
-            self._wake(wait)
+            else:
+                self._wake(wait)
+                self._keep_last_good(now)
         return None
 
     def observe(self, now: float) -> None:
@@ -189,6 +197,22 @@ class DataPlane:
             f"taken over, {old.pid} serves its last sessions"
         )
         self._sink(events.NGINX_UPGRADED, message, {"NGINX_PID": str(self.master.pid)})
+
+    def _keep_last_good(self, now: float) -> None:
+        """While the wanted config waits for its next try: guard the one that goes on instead."""
+        good = self._applier.last_good()
+        if good and self.served in (None, good.generation):
+            self._restore(good)
+            restart = self._restarts.due(_RESTART)
+            if self.master is None and (restart is None or restart <= now):
+                self._start_again(now)
+
+    def _start_again(self, now: float) -> None:
+        try:
+            self._applier.start_from_disk()
+        except AgentError:  # the open problem is why the wanted one is not served instead
+            self._restarts.failed(_RESTART, now)
+        self.observe(now)
 
     def _make_room(self) -> None:
         """End the oldest draining generations, so that a new one fits (docs/decisions/0005)."""

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 _MAX_MESSAGE = 8192  # bytes; nginx's own limit is 2048 (NGX_MAX_ERROR_STR)
 _KEPT = 200
@@ -38,9 +39,10 @@ def parse_message(datagram: bytes) -> LogMessage | None:
 class LogReader:
     """Receives on a socket of its own, in a thread of its own, and keeps the last messages."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the path of the socket; ``open`` makes it."""
+    def __init__(self, path: Path, on_message: Callable[[LogMessage], None] | None = None) -> None:
+        """Take the path of the socket, which ``open`` makes, and who wants to hear at once."""
         self._path = path
+        self._on_message = on_message
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._messages: deque[tuple[int, LogMessage]] = deque(maxlen=_KEPT)
         self._count = 0
@@ -68,3 +70,5 @@ class LogReader:
             if message:
                 self._messages.append((self._count + 1, message))
                 self._count += 1
+                if self._on_message:
+                    self._on_message(message)

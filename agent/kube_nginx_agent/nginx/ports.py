@@ -43,16 +43,32 @@ class AddressHeldError(AgentError):
     def __init__(self, address: SocketAddress, reason: str, holder: Holder | None) -> None:
         """Name the address and, if it is known, who has it."""
         what = f"it is held by {holder}" if holder else reason
-        if holder and holder.pid is None:
-            hint = f"`ss -ltnp 'sport = :{address.port}'` as root names it; end it or change listen"
-        else:
-            hint = "end that process or change listen"
-        super().__init__(what, where=str(address), hint=hint)
+        super().__init__(what, where=str(address), hint=_advice(address, holder))
         self.holder = holder
 
 
+def _advice(address: SocketAddress, holder: Holder | None) -> str:
+    if holder is None:
+        return "change listen"
+    if holder.pid is None:
+        return f"`ss -ltnp 'sport = :{address.port}'` as root names it; end it or change listen"
+    return "end that process or change listen"
+
+
+class OwnAddressError(AgentError):
+    """nginx has the port on another address, which keeps itself off this one."""
+
+    def __init__(self, address: SocketAddress, held: SocketAddress) -> None:
+        """Name both addresses: nginx binds the new one before it closes the old one."""
+        super().__init__(
+            f"nginx itself listens on {held} and can't pass from there to here in one step",
+            where=str(address),
+            hint="change listen to another port first, and then to this one",
+        )
+
+
 def check_free(address: SocketAddress, own: Container[int] = ()) -> None:
-    """Raise AddressHeldError unless nginx, whose processes have the pids ``own``, can bind it.
+    """Raise AgentError unless nginx, whose processes have the pids ``own``, has it or can bind it.
 
     Binds the address for an instant as nginx would, without listening: no client can notice.
     """
@@ -64,27 +80,48 @@ def check_free(address: SocketAddress, own: Container[int] = ()) -> None:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # nginx's default
             probe.bind((str(address.ip), address.port))
     except OSError as error:
-        holder = find_holder(address) if error.errno == errno.EADDRINUSE else None
-        if holder and holder.pid in own:
+        ip, holder = _find(address) if error.errno == errno.EADDRINUSE else (None, None)
+        if ip and holder and holder.pid in own:
+            if ip != address.ip:
+                raise OwnAddressError(address, SocketAddress(ip, address.port)) from error
             return
         reason = f"it can't be listened on: {os.strerror(error.errno or 0)}"
         raise AddressHeldError(address, reason, holder) from error
 
 
-def check_listen(listen: Iterable[SocketAddress], master: Process | None) -> None:
-    """Raise AddressHeldError unless the nginx of ``master`` has or can bind each address."""
-    own = {master.pid, *(worker.process.pid for worker in workers(master))} if master else set()
+def check_listen(
+    listen: Iterable[SocketAddress], master: Process | None, orphans: Iterable[Process] = ()
+) -> None:
+    """Raise AgentError unless the nginx of ``master`` has or can bind each address.
+
+    Or will be able to, once the ``orphans`` of an earlier master have retired.
+    """
+    own = {orphan.pid for orphan in orphans}
+    if master:
+        own |= {master.pid, *(worker.process.pid for worker in workers(master))}
     for address in listen:
         check_free(address, own)
 
 
 def find_holder(address: SocketAddress) -> Holder | None:
-    """Return who listens on the address, or on all addresses at its port."""
+    """Return who listens where it keeps others off the address."""
+    return _find(address)[1]
+
+
+def _find(address: SocketAddress) -> tuple[IPAddress, Holder] | tuple[None, None]:
+    """Return the holder after the IP address that it listens on."""
     for ip, port, uid, inode in _listeners():
-        if port == address.port and (ip == address.ip or ip.is_unspecified):
+        if port == address.port and _keeps_off(ip, address.ip):
             pid = next(processes_holding({inode}), None)
-            return Holder(_user_name(uid), pid, _name_of(pid) if pid else "")
-    return None
+            return ip, Holder(_user_name(uid), pid, _name_of(pid) if pid else "")
+    return None, None
+
+
+def _keeps_off(held: IPAddress, wanted: IPAddress) -> bool:
+    """Tell whether who has one keeps others off the other; who has all of IPv6 has IPv4 too."""
+    if held.version != wanted.version:
+        return held.version == 6 and held.is_unspecified
+    return held == wanted or held.is_unspecified or wanted.is_unspecified
 
 
 def _listeners() -> list[tuple[IPAddress, int, int, int]]:

@@ -17,7 +17,9 @@ from typing import Iterator
 import psutil
 
 _PROC = Path("/proc")
-_WORKER_TITLE = "nginx: worker process"  # both titles: nginx's src/os/unix/ngx_process_cycle.c
+# The titles: nginx's src/os/unix/ngx_process_cycle.c.
+_MASTER_TITLE = "nginx: master process"
+_WORKER_TITLE = "nginx: worker process"
 _RETIRING_TITLE = "is shutting down"
 # proc_pid_stat(5): fields 3 and 22, counted from the end of the command name, field 2.
 _STATE_FIELD, _START_TIME_FIELD = 0, 19
@@ -86,15 +88,24 @@ def wait_until_gone(process: Process, timeout: float | None = None) -> bool:
 
 
 def find_master(pid_file: Path, binary: Path) -> Process | None:
-    """Return the master whose pid stands in ``pid_file``, if it really runs our ``binary``.
+    """Return the master whose pid stands in ``pid_file``, if it is really one of our ``binary``.
 
-    The file may be empty (``nginx -t`` creates it so), stale, or by now name a stranger.
+    The file may be empty (``nginx -t`` creates it so), stale, or by now name a stranger, which
+    may be a worker.
     """
     try:
         process = identify(int(pid_file.read_text(encoding="ascii")))
     except (OSError, ValueError):
         return None
-    return process if process and runs(process.pid, binary) else None
+    return process if process and _is_master(process.pid, binary) else None
+
+
+def _is_master(pid: int, binary: Path) -> bool:
+    """Tell a master by its title, which also names the binary that somebody has moved away."""
+    title = title_of(pid)
+    if not title.startswith(_MASTER_TITLE):
+        return False
+    return runs(pid, binary) or title.startswith(f"{_MASTER_TITLE} {binary} ")
 
 
 def runs(pid: int, binary: Path) -> bool:

@@ -150,7 +150,7 @@ def _passing_on(desired: Desired) -> list[str]:
         "        proxy_pass kube_apiservers;",
         "        # An apiserver that does not accept within this time is left for the next one,",
         "        # and all of them are tried, but nobody waits longer than 5 s.",
-        f"        proxy_connect_timeout {format_duration(desired.proxy.connect_timeout)};",
+        f"        proxy_connect_timeout {format_duration(desired.connect_timeout)};",
         "        proxy_next_upstream on;",
         "        proxy_next_upstream_tries 0;",
         "        proxy_next_upstream_timeout 5s;",

@@ -10,7 +10,7 @@ from typing import Callable, FrozenSet
 
 from kube_nginx_agent.inbox import SessionsWait
 from kube_nginx_agent.model import SocketAddress
-from kube_nginx_agent.nginx.sessions import Session, list_sessions
+from kube_nginx_agent.nginx.sessions import Session, diag_socket, list_sessions
 
 INTERVAL = 0.25
 """Seconds between two looks; one costs 0.1 ms with few sessions (docs/decisions/0006-probes.md)."""
@@ -41,10 +41,9 @@ class SessionWatch:
 
     def look(self) -> list[Session]:
         """Return nginx's sessions as they are now; none where the kernel does not tell."""
-        backends = self._backends
-        ports = {backend.port for backend in backends}
         try:
-            sessions = list_sessions(backends, ports, self._uid)
+            with diag_socket() as diag:
+                sessions = list_sessions(diag, self._backends, self._uid)
         except OSError:
             return []  # No sock_diag module: nothing is counted, the probes remain.
         own = _own_sockets() if sessions else set()

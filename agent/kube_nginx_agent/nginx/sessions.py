@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Container, Iterator
+from typing import AbstractSet, Iterator
 
 from kube_nginx_agent.model import SocketAddress
 
@@ -31,9 +31,9 @@ _SOCKET_ID = struct.Struct("!HH16s16s4s8s")  # struct inet_diag_sockid
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _AGES = struct.Struct("=4L")  # struct tcp_info from tcpi_last_data_sent on
 _AGES_OFFSET = 44
-_RECEIVED = struct.Struct("=Q")  # tcpi_bytes_received
-_RECEIVED_OFFSET = 128
-_INFO_SIZE = _RECEIVED_OFFSET + _RECEIVED.size
+_BYTES = struct.Struct("=2Q")  # tcpi_bytes_acked, tcpi_bytes_received
+_BYTES_OFFSET = 120
+_INFO_SIZE = _BYTES_OFFSET + _BYTES.size
 _BUFFER = 256 * 1024
 
 
@@ -52,26 +52,32 @@ class Session:
     """Since data came from the backend."""
     heard_ago: float
     """Since any packet came from it."""
+    has_asked: bool
+    """Whether the backend's kernel has acknowledged any data of the client's."""
     has_answered: bool
-    """Whether any data has come from it at all."""
+    """Whether any data has come back at all."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether something was sent, and nothing has come back since."""
-        return not self.is_connecting and self.sent_ago < self.data_ago
+        return self.has_asked and (not self.has_answered or self.sent_ago < self.data_ago)
 
 
-def list_sessions(backends: Container[SocketAddress], ports: set[int], uid: int) -> list[Session]:
-    """Return the connections of user ``uid`` to ``backends``, which use these ``ports``."""
+def list_sessions(
+    diag: socket.socket, backends: AbstractSet[SocketAddress], uid: int
+) -> list[Session]:
+    """Return the connections of user ``uid`` to ``backends``. Raise OSError.
+
+    Each dump makes the kernel walk its whole table, so there are no more than it needs.
+    """
     found = []
-    with diag_socket() as diag:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for port in ports:
-                found += [
-                    session
-                    for owner, session in _dump(diag, family, port)
-                    if owner == uid and session.backend in backends
-                ]
+    for version, port in {(backend.ip.version, backend.port) for backend in backends}:
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        found += [
+            session
+            for owner, session in _dump(diag, family, port)
+            if owner == uid and session.backend in backends
+        ]
     return found
 
 
@@ -127,6 +133,7 @@ def _read(payload: bytes) -> tuple[int, Session]:
     _, port, _, address, *_ = _SOCKET_ID.unpack(identity)
     raw = address if family == socket.AF_INET6 else address[:4]
     info = _tcp_info(payload)
+    acked, received = _BYTES.unpack_from(info, _BYTES_OFFSET)
     sent, _, data, heard = _AGES.unpack_from(info, _AGES_OFFSET)
     session = Session(
         backend=SocketAddress(ipaddress.ip_address(raw), port),
@@ -137,7 +144,8 @@ def _read(payload: bytes) -> tuple[int, Session]:
         sent_ago=sent / 1000,
         data_ago=data / 1000,
         heard_ago=heard / 1000,
-        has_answered=_RECEIVED.unpack_from(info, _RECEIVED_OFFSET)[0] > 0,
+        has_asked=acked > 1,  # the SYN counts for one
+        has_answered=received > 0,
     )
     return uid, session
 

@@ -24,6 +24,9 @@ class Verdict(IntEnum):
     NOT_RUNNING = 3
 
 
+_UP = ("up", "suspect", "new")
+
+
 @dataclass(frozen=True)
 class BackendStatus:
     """One server of nginx's upstream."""
@@ -31,6 +34,12 @@ class BackendStatus:
     address: str
     name: str
     state: str
+    since: float
+    cause: str
+    takes_connections: bool
+    rtt_ms: float | None
+    sessions: int
+    sessions_cut: int
     weight: int
     backup: bool
 
@@ -65,7 +74,7 @@ class Status:
         object.__setattr__(self, "summary", self._summary())
 
     def _verdict(self) -> Verdict:
-        if self.generation is None:
+        if self.generation is None or (self.backends and not self._up()):
             return Verdict.DOWN
         healthy = self.generation == self.wanted_generation and not self.problems
         return Verdict.OK if healthy else Verdict.DEGRADED
@@ -84,7 +93,10 @@ class Status:
         if not self.backends:
             return f"no backends configured, {where}"
         noun = "apiserver" if len(self.backends) == 1 else "apiservers"
-        return f"{len(self.backends)} {noun}, {where}"
+        return f"{len(self._up())}/{len(self.backends)} {noun} up, {where}"
+
+    def _up(self) -> list[BackendStatus]:
+        return [backend for backend in self.backends if backend.state in _UP]
 
 
 def write_status(status: Status, file: Path) -> None:

@@ -1,0 +1,131 @@
+"""All backends together: never nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kube_nginx_agent.config.addresses import parse_listen
+from kube_nginx_agent.desired import connect_timeout_for
+from kube_nginx_agent.health import fleet
+from kube_nginx_agent.health.machine import Health, State, Streak
+from kube_nginx_agent.health.nginx_errors import backend_in_trouble
+from kube_nginx_agent.health.observation import Result
+from kube_nginx_agent.model import SocketAddress
+
+A, B, C = (parse_listen(f"10.0.0.{number}:6443") for number in (1, 2, 3))
+
+
+def with_state(state: State, cause: Result | None = None) -> Health:
+    failed = Streak(last=cause, fails=2, has_failed=True) if cause else Streak()
+    return Health(state=state, tcp=failed)
+
+
+UP = with_state(State.UP)
+REFUSED = with_state(State.DOWN, Result.REFUSED)
+SILENT = with_state(State.DOWN, Result.TIMEOUT)
+
+
+def test_failing_backend_is_out_while_another_passes() -> None:
+    assert fleet.out_of_use({A: UP, B: REFUSED, C: UP}) == {B}
+
+
+def test_all_stay_in_when_none_passes() -> None:
+    healths = {A: REFUSED, B: SILENT, C: with_state(State.DRAINING)}
+
+    assert fleet.outlook(healths) is fleet.Outlook.NONE
+    assert fleet.out_of_use(healths) == frozenset()
+
+
+def test_sessions_are_left_alone_when_none_passes() -> None:
+    assert fleet.stuck({A: SILENT, B: SILENT}) == frozenset()
+    assert fleet.stuck({A: SILENT, B: UP}) == {A}
+
+
+def test_refused_backend_keeps_its_sessions() -> None:
+    assert fleet.stuck({A: REFUSED, B: UP}) == frozenset()
+
+
+def test_empty_list_is_no_outage() -> None:
+    assert fleet.outlook({}) is fleet.Outlook.SOME
+
+
+@pytest.mark.parametrize(
+    ("healths", "is_own"),
+    [
+        ({A: SILENT, B: SILENT}, True),
+        ({A: SILENT, B: REFUSED}, False),
+        ({A: SILENT, B: UP}, False),
+        ({A: SILENT}, False),
+    ],
+)
+def test_own_network_is_told_from_dead_apiservers(
+    healths: dict[SocketAddress, Health], is_own: bool
+) -> None:
+    assert fleet.is_own_network(healths) is is_own
+
+
+@given(st.lists(st.sampled_from(State), min_size=1, max_size=9))
+def test_somebody_always_takes_connections(states: list[State]) -> None:
+    healths = {parse_listen(f"10.0.0.{n}:6443"): with_state(s) for n, s in enumerate(states)}
+
+    assert fleet.out_of_use(healths) < healths.keys()
+
+
+def ms(duration: int) -> timedelta:
+    return timedelta(milliseconds=duration)
+
+
+@pytest.mark.parametrize(
+    ("rtt", "before", "expected"),
+    [
+        (None, ms(250), ms(250)),
+        (0.0005, ms(250), ms(250)),
+        (0.150, ms(250), ms(500)),
+        (0.300, ms(250), ms(1000)),
+        (5.0, ms(250), ms(1000)),
+        (0.095, ms(500), ms(500)),
+        (0.050, ms(500), ms(250)),
+        (0.190, ms(1000), ms(1000)),
+        (0.150, ms(1000), ms(500)),
+    ],
+)
+def test_connect_timeout_follows_the_slowest_round_trip_in_steps(
+    rtt: float | None, before: timedelta, expected: timedelta
+) -> None:
+    assert connect_timeout_for(rtt, before) == expected
+
+
+def test_slowest_backend_counts() -> None:
+    healths = {A: replace(UP, rtt=0.001), B: replace(UP, rtt=0.2), C: UP}
+
+    assert fleet.slowest(healths) == 0.2
+
+
+TAIL = (
+    ', client: 127.0.0.1, server: 127.0.0.1:8443, upstream: "10.0.0.2:6443", '
+    "bytes from/to client:0/0, bytes from/to upstream:0/0"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "backend"),
+    [
+        ("*1 connect() failed (111: Connection refused) while connecting to upstream" + TAIL, B),
+        ("*1 upstream timed out (110: Operation timed out) while connecting to upstream" + TAIL, B),
+        ("*1 connect() to 10.0.0.2:6443 failed (101: Network is unreachable) while connecting to "
+         "upstream" + TAIL, B),
+        ("*1 recv() failed (104: Connection reset by peer) while proxying connection" + TAIL, None),
+        ("*1 no live upstreams while connecting to upstream" + TAIL.replace("10.0.0.2:6443", "x"),
+         None),
+        ("signal 1 (SIGHUP) received, reconfiguring", None),
+    ],
+)  # fmt: skip
+def test_nginx_names_the_backend_that_it_could_not_connect_to(
+    message: str, backend: SocketAddress | None
+) -> None:
+    assert backend_in_trouble(message) == backend
