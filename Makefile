@@ -32,6 +32,25 @@ bench: $(NGINX) ## how fast an edit goes live, and what 100 edits under load cos
 	@packaging/setup run
 	@$(PYTHON) benchmarks/edits.py --nginx $(NGINX)
 
+.PHONY: deb
+deb: ## build the Debian package, into dist/
+	@packaging/setup package
+	@packaging/deb/build
+
+.PHONY: rpm
+rpm: ## build the rpm for EL 9 and Fedora, into dist/
+	@packaging/setup package
+	@packaging/rpm/build
+
+.PHONY: apt-repo
+apt-repo: deb ## make a signed apt repository of it, in dist/apt; KEY= is your GnuPG key
+	@packaging/apt/build "$(KEY)"
+
+.PHONY: test-system
+test-system: $(VENV) ## install, upgrade and remove the packages on booted Debian systems; needs root
+	@packaging/setup test
+	@$(VENV)/bin/python -m pytest -q -n 2 tests/documents tests/system
+
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
 

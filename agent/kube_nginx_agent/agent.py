@@ -214,6 +214,8 @@ class Agent:
             return False
         desired = desire(config, self._intake.resolved, self._node, self._view(config))
         self._plan = Plan(desired, if_all_well, render(desired, self._paths))
+        if self._plan.rendered.generation == self._data_plane.served:
+            self._intake.edited_at = None  # An edit of a comment; what comes later is not its work.
         return True
 
     def _view(self, config: Config) -> HealthView:

@@ -90,9 +90,9 @@ def desire(
 def connect_timeout_for(rtt: float | None, before: timedelta) -> timedelta:
     """Return how long nginx waits for one server, given the slowest round trip in seconds.
 
-    Short, because a client waits with it; in steps that are left for a shorter one only when that is
-    clearly enough, because each change is a reload (docs/decisions/0004-timeouts.md). A round trip
-    that is not known yet is taken as one in a data centre.
+    Short, because a client waits with it; in steps, and down only to one that is clearly enough,
+    because each change is a reload (docs/decisions/0004-timeouts.md). A round trip that is not
+    known yet is taken as one in a data centre.
     """
     needed = timedelta(seconds=_RTT_FACTOR * (rtt or 0.0))
     enough = next((step for step in _CONNECT_TIMEOUTS if step >= needed), _CONNECT_TIMEOUTS[-1])

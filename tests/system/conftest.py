@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+
 from system.machine import Machine
 from system.network import Fleet
 from system.node import Node

@@ -226,15 +226,18 @@ def _leader_of(holder: int) -> int:
     while todo:
         pid = todo.pop()
         with suppress(OSError):
-            if Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[
-                0
-            ].split()[1:] == ["1"] and Path(f"/proc/{pid}/comm").read_text() in (
-                "systemd\n",
-                "init\n",
-            ):
+            if _is_init_of_a_container(pid):
                 return pid
             todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     return 0
+
+
+def _is_init_of_a_container(pid: int) -> bool:
+    """Tell whether it is pid 1 in a namespace of its own, and systemd already."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pids = status.partition("NSpid:")[2].partition("\n")[0].split()
+    program = os.readlink(f"/proc/{pid}/exe")
+    return len(pids) > 1 and pids[-1] == "1" and program.endswith("/systemd/systemd")
 
 
 def _cgroup2() -> Path:
@@ -253,5 +256,5 @@ def _remove_cgroup(cgroup: Path) -> None:
     while cgroup.exists() and time.monotonic() < deadline:
         for folder, _, _ in os.walk(cgroup, topdown=False):
             with suppress(OSError):
-                os.rmdir(folder)
+                Path(folder).rmdir()
         time.sleep(0.02)

@@ -30,7 +30,9 @@ class Fleet:
         self._holder.stdout.readline()
         netns = f"/proc/{self._holder.pid}/ns/net"
         self.apiservers = [
-            StandIn(f"api{i}", certs, listen=Address(ip, 6443), prefix=["nsenter", f"--net={netns}"])
+            StandIn(
+                f"api{i}", certs, listen=Address(ip, 6443), prefix=["nsenter", f"--net={netns}"]
+            )
             for i, ip in enumerate(_IPS, 1)
         ]
 

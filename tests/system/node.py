@@ -42,9 +42,9 @@ class Node:
         self.output = machine.output
         self.shell = machine.shell
 
-    def install(self) -> str:
+    def install(self, *options: str) -> str:
         """Install the package from its repository; return what apt said."""
-        return self._install_from("/srv/apt")
+        return self._install_from("/srv/apt", *options)
 
     def upgrade(self) -> str:
         """Upgrade to the newer package."""
@@ -55,9 +55,9 @@ class Node:
         done = self.run("apt-get", "-y", "-qq", *arguments, environment=_APT)
         return done.stdout + done.stderr
 
-    def _install_from(self, repository: str) -> str:
+    def _install_from(self, repository: str, *options: str) -> str:
         self.run("sh", "-euc", _USE_REPOSITORY, "sh", repository)
-        return self.apt("install", "kube-nginx-agent")
+        return self.apt(*options, "install", "kube-nginx-agent")
 
     def configure(self, backends_yaml: str) -> None:
         """Save backends.yaml."""

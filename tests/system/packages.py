@@ -1,4 +1,4 @@
-"""The packages under test: built once for each state of the tree, and served by a signed repository."""
+"""The packages under test: built once for each state of the tree, served by a repository."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -31,6 +32,7 @@ _PACKAGES = (
 _APT_SETTINGS = ("Acquire::Check-", "Acquire::http", "Acquire::https", "Acquire::Retries")
 _FORM = "2"
 """To be counted up when a root is made in another way."""
+_KEPT_FOR = 30 * 24 * 3600
 
 
 def cache_folder() -> Path:
@@ -39,22 +41,35 @@ def cache_folder() -> Path:
     return Path(base) / "kube-nginx-agent" / "roots"
 
 
-def get_root(release: str) -> Path:
-    """Return the root of a Debian release, made now if there is none; not to be written to."""
-    key = hashlib.sha256(repr((_FORM, release, _PACKAGES)).encode()).hexdigest()[:12]
+def get_root(release: str, *more: str) -> Path:
+    """Return the root of a Debian release, made now if there is none; not to be written to.
+
+    ``more`` are packages beyond what every machine has.
+    """
+    packages = (*_PACKAGES, *more)
+    key = hashlib.sha256(repr((_FORM, release, packages)).encode()).hexdigest()[:12]
     root = cache_folder() / f"{release}-{platform.machine()}-{key}"
     root.parent.mkdir(parents=True, exist_ok=True)
     with _locked(root.with_suffix(".lock")):
         if not root.exists():
-            _make(release, root)
+            _forget_unused(root.parent)
+            _make(release, packages, root)
     return root
 
 
-def _make(release: str, root: Path) -> None:
+def _forget_unused(folder: Path) -> None:
+    """Remove the roots that were not asked for in a month: taking the lock sets its time."""
+    for lock in folder.glob("*.lock"):
+        if lock.stat().st_mtime < time.time() - _KEPT_FOR:
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink()
+
+
+def _make(release: str, packages: tuple[str, ...], root: Path) -> None:
     part = root.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"]
-    command += [f"--include={','.join(_PACKAGES)}"]
+    command += [f"--include={','.join(packages)}"]
     command += [f"--aptopt={setting}" for setting in _apt_settings()]
     # Empty, not missing: an id of its own for each machine, and no first-boot questions.
     command += ["--customize-hook=rm -f $1/etc/hostname; : >$1/etc/machine-id"]

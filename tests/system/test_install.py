@@ -53,6 +53,20 @@ def test_units_are_sandboxed(node: Node, fleet: Fleet) -> None:
     node.ask()
 
 
+def test_helper_has_one_capability_and_starts_when_it_is_asked(node: Node) -> None:
+    unit = "kube-nginx-cut.service"
+    verdict = node.output("systemd-analyze", "security", "--no-pager", unit).splitlines()[-1]
+    assert float(verdict.partition("exposure level for ")[2].split()[1]) <= EXPOSURE_LIMIT, verdict
+
+    properties = node.machine.unit(unit)
+
+    assert properties["CapabilityBoundingSet"] == "cap_net_admin"
+    assert properties["User"] == "kube-nginx"
+    assert properties["ActiveState"] == "inactive"
+    assert node.machine.unit("kube-nginx-cut.socket")["ActiveState"] == "active"
+    assert node.machine.unit("kube-nginx-cut.socket")["UnitFileState"] == "enabled"
+
+
 def test_nginx_has_what_the_data_plane_needs(node: Node) -> None:
     properties = node.machine.unit("kube-nginx")
 

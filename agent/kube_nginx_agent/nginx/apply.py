@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Collection, Iterable, Iterator
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.files import move_over, read_text, replace_file, write_beside
@@ -118,7 +118,7 @@ class Applier:
             step = "reload" if master else "start"
             master = self._activate(rendered.generation, master)
             step = "canary"
-            self._check_data_path(desired)
+            self.check_data_path(desired)
         except AgentError as cause:
             raise ApplyError(step, cause, last_good_serves=self._roll_back(served)) from cause
         with suppress(AgentError):  # it is live all the same; the next install tries again
@@ -172,7 +172,7 @@ class Applier:
         self._prove(wanted, master, old, mark)
 
     def _prove(
-        self, wanted: str, master: Process, old_workers: Iterable[Process], mark: int
+        self, wanted: str, master: Process, old_workers: Collection[Process], mark: int
     ) -> None:
         """Wait until nginx serves ``wanted``, and nothing else does.
 
@@ -183,7 +183,8 @@ class Applier:
         while True:
             served = self.served_generation()
             serving = {worker.process for worker in workers(master) if not worker.retiring}
-            if served == wanted and serving.isdisjoint(old_workers):
+            lingering = serving.intersection(old_workers)
+            if served == wanted and not lingering:
                 return
             complaints = self._complaints(master, mark)
             if any(_is_final(message) for message in complaints):
@@ -191,7 +192,7 @@ class Applier:
             if not is_alive(master):
                 raise NginxError(f"nginx (pid {master.pid}) ended", hint=_words(complaints))
             if time.monotonic() > deadline:
-                raise _silence(master, served, complaints)
+                raise _silence(master, served, lingering, complaints)
             time.sleep(_POLL)
 
     def _complaints(self, master: Process, mark: int) -> list[LogMessage]:
@@ -201,7 +202,8 @@ class Applier:
             if message.level == "emerg" and message.pid == master.pid
         ]
 
-    def _check_data_path(self, desired: Desired) -> None:
+    def check_data_path(self, desired: Desired) -> None:
+        """Raise NginxError when clients reach no apiserver through nginx, but one directly."""
         takers = [server.address for server in desired.servers if not server.down]
         fault = canary.find_fault(desired.listen, takers)
         if fault:
@@ -238,7 +240,9 @@ def _words(messages: Iterable[LogMessage]) -> str:
     return "; ".join(dict.fromkeys(message.text for message in messages))
 
 
-def _silence(master: Process, served: str | None, complaints: list[LogMessage]) -> NginxError:
+def _silence(
+    master: Process, served: str | None, lingering: set[Process], complaints: list[LogMessage]
+) -> NginxError:
     """Say as well as can be known why a reload was not done in time."""
     if is_stopped(master):
         return NginxError(
@@ -246,6 +250,9 @@ def _silence(master: Process, served: str | None, complaints: list[LogMessage]) 
             hint=f"`kill -CONT {master.pid}` lets it go on",
         )
     does = f"it serves generation {served}" if served else "it does not answer"
+    if lingering:
+        pids = ", ".join(str(worker.pid) for worker in lingering)
+        does += f", and its old worker {pids} does not retire"
     words = _words(complaints)
     return NginxError(
         f"nginx did not finish the reload within {_PROOF_TIMEOUT:g} s: {does}"

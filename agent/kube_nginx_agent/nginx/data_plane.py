@@ -83,12 +83,13 @@ class DataPlane:
         sessions for.
         """
         self.observe(now)
-        retry = self._backoff.due(wanted.generation)
-        if self.served == wanted.generation and retry is None:
-            self._note_live(wanted)
+        if self.served == wanted.generation:
             self._restore(wanted)
-            self._upgrade(now)
+            if self._serves_clients(wanted, desired):
+                self._note_live(wanted)
+                self._upgrade(now)
         elif self._mute_since is None:
+            retry = self._backoff.due(wanted.generation)
             restart = self._restarts.due(_RESTART) if self.master is None else None
             wait = max(retry or now, restart or now)
             if may_wait and self.draining >= MAX_DRAINING:
@@ -197,6 +198,18 @@ class DataPlane:
             f"taken over, {old.pid} serves its last sessions"
         )
         self._sink(events.NGINX_UPGRADED, message, {"NGINX_PID": str(self.master.pid)})
+
+    def _serves_clients(self, wanted: Rendered, desired: Desired) -> bool:
+        """Tell whether the job is done; after a failure nginx's word for it is not enough."""
+        if self._backoff.due(wanted.generation) is None:
+            return True
+        try:
+            self._applier.check_data_path(desired)
+        except AgentError as error:
+            fields = {"GENERATION": wanted.generation, "STEP": "canary"}
+            self._problems.begins("apply", events.APPLY_FAILED, error, fields)
+            return False
+        return True
 
     def _keep_last_good(self, now: float) -> None:
         """While the wanted config waits for its next try: guard the one that goes on instead."""

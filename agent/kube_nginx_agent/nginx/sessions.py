@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import AbstractSet, Iterator
+from typing import AbstractSet, Iterable, Iterator
 
 from kube_nginx_agent.model import SocketAddress
 
@@ -96,6 +96,18 @@ def destroy(diag: socket.socket, session: Session) -> None:
     code: int = struct.unpack_from("=i", answer, _HEADER.size)[0]
     if code:
         raise OSError(-code, os.strerror(-code))
+
+
+def destroy_all(diag: socket.socket, sessions: Iterable[Session]) -> int:
+    """End the sessions that are still there and return how many. Raise OSError."""
+    count = 0
+    for session in sessions:
+        try:
+            destroy(diag, session)
+        except FileNotFoundError:
+            continue
+        count += 1
+    return count
 
 
 def _dump(diag: socket.socket, family: int, port: int) -> Iterator[tuple[int, Session]]:

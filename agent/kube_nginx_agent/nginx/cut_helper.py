@@ -1,0 +1,74 @@
+"""The helper that ends stuck sessions: socket-activated, with CAP_NET_ADMIN and nothing else.
+
+``kube-nginx-cut.service`` runs it as nginx's user. A message is ``ADDRESS INODE...``; the answer
+is how many sockets were ended, or why none. It ends only sockets of its own user, to that address,
+with those inodes; so whoever may talk to it, which is the same user, can end nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+
+from kube_nginx_agent.config.addresses import parse_listen
+from kube_nginx_agent.nginx.sessions import destroy_all, diag_socket, list_sessions
+
+MAX_MESSAGE = 64 * 1024  # bytes
+_LISTEN_FD = 3  # sd_listen_fds(3)
+_IDLE = 60.0  # seconds after which it ends, to be started again when it is needed
+_CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7)
+
+
+def main() -> int:
+    """Serve until nobody has asked for a while; return the exit code."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        print("kube-nginx-cut: to be started by kube-nginx-cut.socket", file=sys.stderr)
+        return 2
+    with socket.socket(fileno=_LISTEN_FD) as listener:
+        listener.settimeout(_IDLE)
+        while True:
+            try:
+                client, _ = listener.accept()
+            except socket.timeout:
+                return 0
+            with client:
+                client.settimeout(_IDLE)
+                serve(client)
+
+
+def serve(client: socket.socket) -> None:
+    """Answer the messages of one client until it hangs up."""
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(credentials)
+    if uid != os.getuid():
+        client.send(b"only nginx's own user may ask")
+        return
+    try:
+        while True:
+            message = client.recv(MAX_MESSAGE)
+            if not message:
+                return
+            client.send(_answer(message).encode())
+    except OSError:
+        return  # A client that is gone or too slow.
+
+
+def _answer(message: bytes) -> str:
+    try:
+        address, *inodes = message.decode("ascii").split()
+        backend = parse_listen(address)
+        wanted = {int(inode) for inode in inodes}
+    except ValueError:
+        return "not understood: ADDRESS INODE..."
+    try:
+        with diag_socket() as diag:
+            found = list_sessions(diag, {backend}, os.getuid())
+            return str(destroy_all(diag, [s for s in found if s.inode in wanted]))
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

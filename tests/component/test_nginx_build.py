@@ -1,0 +1,236 @@
+"""The nginx that the project builds: small, hardened, with what the job needs and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kube_nginx_agent.nginx.binary import Nginx, NginxError
+
+PACKAGING = Path(__file__).resolve().parents[2] / "packaging" / "nginx"
+
+DIRECTIVES_WANTED = {
+    "stream": "stream {{ }}",
+    "proxy": "stream {{ server {{ listen unix:{folder}/s; proxy_pass 127.0.0.1:1; }} }}",
+    "return": 'stream {{ server {{ listen unix:{folder}/s; return "x"; }} }}',
+    "zone": "stream {{ upstream u {{ zone u 64k; server 127.0.0.1:1; }} }}",
+    "hash": "stream {{ upstream u {{ hash x consistent; server 127.0.0.1:1; }} }}",
+    "least_conn": "stream {{ upstream u {{ least_conn; server 127.0.0.1:1; }} }}",
+    "random": "stream {{ upstream u {{ random two least_conn; server 127.0.0.1:1; }} }}",
+    "log": "stream {{ log_format f x; }}",
+}
+
+DIRECTIVES_UNWANTED = {
+    "http": "http {{ }}",
+    "mail": "mail {{ }}",
+    "ssl": "stream {{ ssl_certificate x; }}",
+    "ssl_preread": "stream {{ ssl_preread on; }}",
+    "realip": "stream {{ set_real_ip_from 127.0.0.1; }}",
+    "access": "stream {{ allow all; }}",
+    "geo": "stream {{ geo $x {{ }} }}",
+    "limit_conn": "stream {{ limit_conn_zone x zone=x:1m; }}",
+    "map": "stream {{ map x $x {{ }} }}",
+    "pass": "stream {{ server {{ listen unix:{folder}/s; pass 127.0.0.1:1; }} }}",
+    "set": "stream {{ server {{ listen unix:{folder}/s; set $x x; }} }}",
+    "split_clients": "stream {{ split_clients x $x {{ }} }}",
+    "thread_pool": "thread_pool x threads=1;",
+}
+
+FEATURES = {
+    "--with-stream",
+    "--without-http",
+    "--without-pcre",
+    "--without-select_module",
+    "--without-poll_module",
+    *(
+        f"--without-stream_{module}_module"
+        for module in ("access", "geo", "limit_conn", "map", "pass", "set", "split_clients")
+    ),
+}
+
+
+def output(*command: object) -> str:
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(
+        list(map(str, command)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def pinned(name: str) -> str:
+    found = re.search(rf"^{name}=(.+)$", (PACKAGING / "source").read_text(), re.MULTILINE)
+    assert found
+    return found[1]
+
+
+# What it is
+
+
+def test_it_says_its_version_and_who_built_it(nginx_binary: Path) -> None:
+    version = f"nginx version: nginx/{pinned('NGINX_VERSION')} (kube-nginx-agent)"
+
+    assert output(nginx_binary, "-V").splitlines()[0] == version
+
+
+def test_pinned_version_is_recent() -> None:
+    assert tuple(map(int, pinned("NGINX_VERSION").split("."))) >= (1, 26, 3)
+
+
+def test_it_is_configured_with_the_wanted_features_alone(nginx_binary: Path) -> None:
+    words = output(nginx_binary, "-V").split()
+
+    assert {word for word in words if re.match("--with(out)?-(?!cc-opt|ld-opt)", word)} == FEATURES
+
+
+def refusal(nginx_binary: Path, folder: Path, directive: str) -> str:
+    """Return why `nginx -t` refuses a config with this directive; empty if it does not."""
+    config = folder / "nginx.conf"
+    text = directive.format(folder=folder)
+    config.write_text(f"pid {folder}/pid;\nerror_log stderr;\nevents {{ }}\n{text}\n")
+    try:
+        Nginx(nginx_binary).test(config)
+    except NginxError as error:
+        return error.what
+    return ""
+
+
+@pytest.mark.parametrize("directive", DIRECTIVES_WANTED.values(), ids=DIRECTIVES_WANTED)
+def test_it_knows_what_the_job_needs(nginx_binary: Path, folder: Path, directive: str) -> None:
+    assert refusal(nginx_binary, folder, directive) == ""
+
+
+@pytest.mark.parametrize("directive", DIRECTIVES_UNWANTED.values(), ids=DIRECTIVES_UNWANTED)
+def test_it_does_not_know_what_the_job_does_not_need(
+    nginx_binary: Path, folder: Path, directive: str
+) -> None:
+    assert "unknown directive" in refusal(nginx_binary, folder, directive)
+
+
+# How it is built
+
+
+def test_it_needs_libc_alone(nginx_binary: Path) -> None:
+    libraries = {
+        line.split()[0].rpartition("/")[2] for line in output("ldd", nginx_binary).splitlines()
+    }
+    parts_of_libc = r"libc\.so\.6|ld-linux.*\.so\.\d|linux-vdso\.so\.1"
+
+    assert "libc.so.6" in libraries
+    assert [name for name in libraries if not re.fullmatch(parts_of_libc, name)] == []
+
+
+def test_it_is_stripped_and_small(nginx_binary: Path) -> None:
+    assert ".symtab" not in output("readelf", "-SW", nginx_binary)
+    assert nginx_binary.stat().st_size < 600_000
+
+
+def test_it_is_loaded_anywhere(nginx_binary: Path) -> None:
+    assert re.search(r"Type:\s+DYN", output("readelf", "-hW", nginx_binary))
+    assert re.search(r"FLAGS_1.*\bPIE\b", output("readelf", "-dW", nginx_binary))
+
+
+def test_it_binds_every_symbol_at_the_start(nginx_binary: Path) -> None:
+    assert re.search(r"\(FLAGS\).*BIND_NOW", output("readelf", "-dW", nginx_binary))
+
+
+def test_its_relocations_are_read_only(nginx_binary: Path) -> None:
+    assert "GNU_RELRO" in output("readelf", "-lW", nginx_binary)
+
+
+def test_its_stack_holds_no_code(nginx_binary: Path) -> None:
+    stack = re.search(r"GNU_STACK.*", output("readelf", "-lW", nginx_binary))
+
+    assert stack
+    assert "RWE" not in stack[0]
+
+
+def test_its_stack_is_guarded(nginx_binary: Path) -> None:
+    assert "__stack_chk_fail" in output("readelf", "--dyn-syms", "-W", nginx_binary)
+
+
+def test_its_calls_of_libc_are_checked(nginx_binary: Path) -> None:
+    symbols = output("readelf", "--dyn-syms", "-W", nginx_binary)
+
+    assert re.search(r"__(memcpy|read|vsnprintf|pread64)_chk", symbols)
+
+
+# Where it comes from
+
+
+def packaging(script: str, *arguments: Path, tarball: Path | None = None) -> tuple[int, str]:
+    """Run fetch or build; return the exit code and what it says to standard error."""
+    environment = {**os.environ, "NGINX_TARBALL": str(tarball or "")}
+    done = subprocess.run(
+        [PACKAGING / script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    tarball = tmp_path / "nginx.tar.gz"
+    tarball.write_bytes(b"not the release")
+    return tarball
+
+
+def test_named_tarball_with_a_wrong_checksum_is_refused(tmp_path: Path, wrong: Path) -> None:
+    code, error = packaging("fetch", tmp_path / "cache", tarball=wrong)
+
+    assert code == 1
+    assert f"{wrong}: wrong checksum: expected sha256 {pinned('NGINX_SHA256')}" in error
+
+
+def test_refused_tarball_is_not_kept(tmp_path: Path, wrong: Path) -> None:
+    packaging("fetch", tmp_path / "cache", tarball=wrong)
+
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_named_tarball_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    code, error = packaging("fetch", tmp_path / "cache", tarball=tmp_path / "missing")
+
+    assert code == 1
+    assert f"NGINX_TARBALL={tmp_path}/missing: no such file" in error
+
+
+def test_build_refuses_a_tarball_with_a_wrong_checksum(tmp_path: Path, wrong: Path) -> None:
+    code, error = packaging("build", wrong, tmp_path / "out")
+
+    assert code == 1
+    assert f"{wrong}: wrong checksum" in error
+
+
+def test_build_refuses_a_missing_tarball(tmp_path: Path) -> None:
+    code, error = packaging("build", tmp_path / "missing", tmp_path / "out")
+
+    assert code == 1
+    assert "missing" in error
+
+
+def test_build_refuses_a_folder_with_other_sources(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+
+    code, error = packaging("build", tmp_path / "source", tmp_path / "out")
+
+    assert code == 1
+    assert f"not the source of nginx {pinned('NGINX_VERSION')}" in error
+
+
+def test_refused_build_leaves_no_binary(tmp_path: Path, wrong: Path) -> None:
+    packaging("build", wrong, tmp_path / "out")
+
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,139 @@
+"""Manual pages, completions, catalog and configs of the package say what the code does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from kube_nginx_agent.cli import VERBS, options
+from kube_nginx_agent.config.load import load_config
+from kube_nginx_agent.nginx.render import generation_of
+from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.report import events
+
+HERE = Path(__file__).resolve().parents[2]
+PACKAGING = HERE / "packaging"
+COMPLETIONS = sorted((PACKAGING / "completions").iterdir())
+SCHEMA = HERE / "agent/kube_nginx_agent/config/backends.schema.json"
+
+
+def _parsers() -> dict[str, argparse.ArgumentParser]:
+    for action in options.parser(VERBS)._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError("the command line has no verbs")
+
+
+def _long_options(parser: argparse.ArgumentParser) -> set[str]:
+    found = {option for action in parser._actions for option in action.option_strings}
+    return {option for option in found if option.startswith("--")}
+
+
+def _manual(name: str) -> str:
+    return (PACKAGING / "man" / name).read_text(encoding="utf-8").replace("\\-", "-")
+
+
+def _keys(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for name, value in schema.items():
+            if name == "properties":
+                yield from value
+            yield from _keys(value)
+
+
+def test_manual_has_every_verb_and_option() -> None:
+    manual = _manual("kube-nginx-agent.8")
+
+    for verb, parser in _parsers().items():
+        synopsis = manual.partition(f".B {verb}\n")[2].partition("\n.PP")[0].partition("\n.SH")[0]
+        missing = {option for option in _long_options(parser) if option not in synopsis}
+        assert missing == {"--help"}, f"{verb}: {missing}"
+
+
+def test_manual_has_every_key_of_the_schema() -> None:
+    manual = _manual("backends.yaml.5")
+    keys = set(_keys(json.loads(SCHEMA.read_text(encoding="utf-8"))))
+
+    assert {key for key in keys if not re.search(rf"\b{re.escape(key)}\b", manual)} == set()
+
+
+@pytest.mark.parametrize("file", COMPLETIONS, ids=lambda file: file.name)
+def test_completion_has_every_verb_and_option(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+
+    for verb, parser in _parsers().items():
+        assert verb in text
+        for option in _long_options(parser):
+            assert re.search(rf"(--|-l ){option[2:]}\b", text), f"{verb} {option}"
+
+
+def test_catalog_explains_each_kind_of_event_and_nothing_else() -> None:
+    catalog = (PACKAGING / "catalog/kube-nginx-agent.catalog").read_text(encoding="utf-8")
+
+    explained = re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.MULTILINE)
+
+    assert sorted(explained) == sorted(kind.message_id for kind in events.ALL)
+
+
+def test_backends_yaml_of_the_package_is_an_empty_list() -> None:
+    loaded = load_config((PACKAGING / "config/backends.yaml").read_bytes(), "backends.yaml")
+
+    assert loaded.config.backends == ()
+    assert loaded.warnings == ()
+
+
+def test_example_in_the_manual_is_valid() -> None:
+    manual = _manual("backends.yaml.5")
+    examples = [part.partition("\n.EE")[0] for part in manual.split(".EX\n")[1:]]
+
+    assert len(examples) == 2
+    for example in examples:
+        load_config(example.encode(), "the manual")
+
+
+def test_spec_for_old_setuptools_names_the_same_dependencies() -> None:
+    spec = (HERE / "rpm/kube-nginx-agent.spec").read_text(encoding="utf-8")
+    project = (HERE / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = re.search(r"^dependencies = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
+    assert wanted
+
+    named = spec.partition("install_requires =\n")[2].partition("\n[")[0].split()
+
+    assert sorted(named) == sorted(re.findall(r'"([A-Za-z]+)', wanted[1]))
+
+
+def test_bash_completes_verbs_and_options() -> None:
+    script = """
+        . /usr/share/bash-completion/bash_completion
+        . "$1"
+        shift
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*"
+        COMP_POINT=${#COMP_LINE}
+        _kube_nginx_agent
+        echo "${COMPREPLY[@]}"
+    """
+    file = str(PACKAGING / "completions/kube-nginx-agent")
+
+    def complete(*words: str) -> str:
+        command = ["bash", "-c", script, "bash", file, "kube-nginx-agent", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert complete("re") == "render reload"
+    assert complete("status", "--j") == "--json"
+    assert complete("check", str(PACKAGING / "config/b")).endswith("config/backends.yaml")
+
+
+def test_initial_config_answers_with_its_own_generation() -> None:
+    text = (PACKAGING / "config/initial.conf").read_text(encoding="utf-8")
+
+    assert generation_of(text) is not None, "its hash is not that of its text"
+    assert str(Paths().generation_socket) in text
+    assert str(Paths().pid_file) in text
+    assert str(Paths().log_socket) in text

@@ -1,0 +1,184 @@
+"""Network namespaces: a node, apiserver hosts, and the switch between them, where faults are made.
+
+A namespace lives as long as a process that holds it, which ends with us even if we are killed: so
+nothing is left behind, neither addresses nor rules.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Optional
+
+from support.address import Address
+
+NODE_IP = "10.99.0.1"
+HOST_IPS = ("10.99.0.11", "10.99.0.12", "10.99.0.13", "10.99.0.14")
+PORT = 6443
+
+_TOOLS = ("ip", "nft", "nsenter", "unshare")
+_LISTENING = "0A"  # the kernel's Documentation/networking/proc_net_tcp.rst
+
+
+def missing() -> str:
+    """Return why no network can be made here, "" if one can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    absent = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    return f"no command {', '.join(absent)}: run packaging/setup bench" if absent else ""
+
+
+class Namespace:
+    """One network namespace, held by a process that does nothing else."""
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "ip link set lo up; echo; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us, who then take it down in order
+        )
+        assert self._holder.stdout is not None
+        self._holder.stdout.readline()
+
+    @property
+    def pid(self) -> int:
+        return self._holder.pid
+
+    @property
+    def prefix(self) -> list[str]:
+        """What a command is begun with to run in there."""
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
+
+    def run(self, *command: str, stdin: Optional[str] = None) -> str:
+        """Run a command in there to its end and return its output."""
+        done = subprocess.run(
+            [*self.prefix, *command], input=stdin, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+        return done.stdout
+
+    def is_listening(self, address: Address) -> bool:
+        """Tell whether an IPv4 address is listened on in there."""
+        packed = bytes(int(part) for part in reversed(address.host.split(".")))
+        wanted = f"{packed.hex().upper()}:{address.port:04X}"
+        rows = Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]
+        return any(row.split()[1] == wanted and row.split()[3] == _LISTENING for row in rows)
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.communicate()
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine beside the node."""
+
+    ip: str
+    namespace: Namespace
+    port: str
+    """The switch's port that its cable is in."""
+
+    @property
+    def address(self) -> Address:
+        return Address(self.ip, PORT)
+
+
+class Network:
+    """One node and four hosts on a switch; as a context, made and taken down."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Network:
+        with self._stack as stack:
+            self._switch = self._namespace()
+            self._switch.run("ip", "link", "add", "lan", "type", "bridge")
+            self._switch.run("ip", "link", "set", "lan", "up")
+            self.node = self._namespace()
+            self._join(self.node, NODE_IP, "port0")
+            self.hosts = [self._host(number, ip) for number, ip in enumerate(HOST_IPS, 1)]
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def silent(self, host: Host) -> Iterator[None]:
+        """Drop everything to and from a host, as a dead machine behind a router does."""
+        rules = (f'oifname "{host.port}"', f'iifname "{host.port}"')
+        with self._filter(host, (f"{rule} meta protocol ip drop" for rule in rules)):
+            yield
+
+    @contextmanager
+    def lossy(self, host: Host, percent: int) -> Iterator[None]:
+        """Drop that part of the packets to a host, at random."""
+        dice = f"numgen random mod 100 < {percent}"
+        with self._filter(host, [f'oifname "{host.port}" meta protocol ip {dice} drop']):
+            yield
+
+    @contextmanager
+    def rejecting(self, host: Host) -> Iterator[None]:
+        """Have a host's firewall answer new and old connections with an ICMP prohibition."""
+        rule = "meta l4proto tcp reject with icmp type admin-prohibited"
+        _nft(host.namespace, _table("inet", "input", [rule]))
+        try:
+            yield
+        finally:
+            _nft(host.namespace, "delete table inet fault")
+
+    @contextmanager
+    def unplugged(self, host: Host) -> Iterator[None]:
+        """Pull a host's cable: not even ARP is answered."""
+        self._switch.run("ip", "link", "set", host.port, "down")
+        try:
+            yield
+        finally:
+            self._switch.run("ip", "link", "set", host.port, "up")
+
+    @contextmanager
+    def _filter(self, host: Host, rules: Iterable[str]) -> Iterator[None]:
+        _nft(self._switch, _table("bridge", "forward", rules, host.port))
+        try:
+            yield
+        finally:
+            _nft(self._switch, f"delete table bridge {host.port}")
+
+    def _namespace(self) -> Namespace:
+        namespace = Namespace()
+        self._stack.callback(namespace.close)
+        return namespace
+
+    def _host(self, number: int, ip: str) -> Host:
+        host = Host(ip, self._namespace(), f"port{number}")
+        self._join(host.namespace, ip, host.port)
+        return host
+
+    def _join(self, member: Namespace, ip: str, port: str) -> None:
+        far = ["peer", "name", port, "netns", str(self._switch.pid)]
+        member.run("ip", "link", "add", "lan", "type", "veth", *far)
+        self._switch.run("ip", "link", "set", port, "master", "lan", "up")
+        member.run("ip", "address", "add", f"{ip}/24", "dev", "lan")
+        member.run("ip", "link", "set", "lan", "up")
+
+
+def _table(family: str, hook: str, rules: Iterable[str], name: str = "fault") -> str:
+    head = f"table {family} {name} {{\nchain faults {{\ntype filter hook {hook} priority 0\n"
+    return head + "".join(f"{rule}\n" for rule in rules) + "}\n}\n"
+
+
+def _nft(namespace: Namespace, ruleset: str) -> None:
+    namespace.run("nft", "-f", "-", stdin=ruleset)

@@ -1,0 +1,205 @@
+"""The faults, each a function that acts on a stage; how long they last is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Callable
+
+from faultbed.stage import STARTING, Apiserver, Stage
+
+LATENCY = 0.8  # seconds
+
+
+def killed(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
+    """One apiserver is ended by SIGKILL and started again later."""
+    with _killed(stage, stage.victim):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def silent(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
+    """Packets to and from one host are dropped."""
+    with stage.trouble(stage.victim), stage.network.silent(stage.victim.host):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def unplugged(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
+    """One host's cable is pulled, so that ARP fails as well after a while."""
+    with stage.trouble(stage.victim), stage.network.unplugged(stage.victim.host):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def all_silent(stage: Stage, hold: float = 10.0, after: float = 8.0) -> None:
+    """Packets to and from all hosts are dropped, as when the node itself loses its network."""
+    with stage.trouble(*stage.apiservers), ExitStack() as stack:
+        for apiserver in stage.apiservers:
+            stack.enter_context(stage.network.silent(apiserver.host))
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def rejected(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
+    """One host's firewall prohibits every packet, with an ICMP answer."""
+    with stage.trouble(stage.victim), stage.network.rejecting(stage.victim.host):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def frozen(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
+    """One apiserver is stopped (SIGSTOP): its kernel goes on accepting connections."""
+    with stage.trouble(stage.victim), _frozen(stage.victim):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def unready(stage: Stage, hold: float = 16.0, after: float = 7.0) -> None:
+    """/readyz of one apiserver is red, and all else works."""
+    with stage.trouble(stage.victim, serves=True), _faulty(stage.victim, readyz=500):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def all_unready(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
+    """/readyz of all is red, as when a shared etcd hangs."""
+    with stage.trouble(*stage.apiservers, serves=True):
+        for apiserver in stage.apiservers:
+            apiserver.stand_in.fault(readyz=500)
+        stage.rest(hold)
+        for apiserver in stage.apiservers:
+            apiserver.stand_in.heal()
+    stage.rest(after)
+
+
+def lossy(stage: Stage, hold: float = 12.0, after: float = 2.0) -> None:
+    """30 % of the packets to one host are lost."""
+    with stage.trouble(stage.victim, serves=True), stage.network.lossy(stage.victim.host, 30):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def flapping(stage: Stage, times: int = 5, pause: float = 2.0, after: float = 5.0) -> None:
+    """One apiserver is killed and started over and over."""
+    for _ in range(times):
+        with _killed(stage, stage.victim):
+            stage.rest(pause)
+        stage.rest(pause)
+    stage.rest(after)
+
+
+def rolling_restart(stage: Stage, down: float = 2.0, between: float = 3.0) -> None:
+    """One apiserver after the other is stopped gracefully, as by kubeadm, and started again."""
+    for apiserver in stage.apiservers:
+        with stage.trouble(apiserver):
+            apiserver.stand_in.stop()
+            stage.rest(down)
+            apiserver.stand_in.start()
+            stage.rest(STARTING)
+        stage.rest(between)
+
+
+def all_down(stage: Stage, hold: float = 12.0, after: float = 15.0) -> None:
+    """All are killed, and started again at once later."""
+    with stage.trouble(*stage.apiservers):
+        for apiserver in stage.apiservers:
+            apiserver.stand_in.kill()
+        stage.rest(hold)
+        for apiserver in stage.apiservers:
+            apiserver.stand_in.start()
+    stage.rest(after)
+
+
+def slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
+    """Every answer of all takes 0.8 s, that of /readyz as well."""
+    with stage.trouble(*stage.apiservers, serves=True):
+        for apiserver in stage.apiservers:
+            apiserver.stand_in.fault(latency=LATENCY)
+        stage.rest(hold)
+        for apiserver in stage.apiservers:
+            apiserver.stand_in.heal()
+    stage.rest(after)
+
+
+def one_slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
+    """Every answer of one takes 0.8 s, that of /readyz as well."""
+    with stage.trouble(stage.victim, serves=True), _faulty(stage.victim, latency=LATENCY):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def edited(stage: Stage, between: float = 5.0, after: float = 5.0) -> None:
+    """A fourth apiserver is added to the list, and later one of the three is removed."""
+    grown = [*stage.apiservers, stage.spare]
+    stage.course.added = (stage.spare.name, stage.edit(grown))
+    stage.rest(between)
+    with stage.trouble(stage.victim):
+        left = [apiserver for apiserver in grown if apiserver is not stage.victim]
+        stage.course.removed = (stage.victim.name, stage.edit(left))
+        stage.rest(after)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A scenario, and the figures that matter in it (fields of `figures.Figures`)."""
+
+    play: Callable[[Stage], None]
+    figures: tuple[str, ...]
+    is_extra: bool = False
+    """Whether the bench plays it only when it is asked for by name."""
+
+    @property
+    def name(self) -> str:
+        return self.play.__name__.replace("_", "-")
+
+    @property
+    def title(self) -> str:
+        return (self.play.__doc__ or "").rstrip(".")
+
+
+_DEAD = ("failed", "bad", "steady", "stall", "healthy_cut", "share")
+_ALIVE = ("failed", "bad", "stall", "healthy_cut", "working_cut")
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(killed, _DEAD),
+    Fault(silent, _DEAD),
+    Fault(frozen, _DEAD),
+    Fault(unready, ("failed", "bad", "unready", "healthy_cut", "working_cut", "share")),
+    Fault(lossy, _ALIVE),
+    Fault(flapping, ("failed", "bad", "stall", "healthy_cut")),
+    Fault(rolling_restart, ("failed", "bad", "stall", "healthy_cut")),
+    Fault(all_down, ("late", "back", "watches_back")),
+    Fault(slow, ("failed", "healthy_cut", "working_cut")),
+    Fault(edited, ("failed", "bad", "added", "removed", "healthy_cut")),
+    Fault(one_slow, ("failed", "bad", "healthy_cut", "working_cut"), is_extra=True),
+    Fault(unplugged, _DEAD, is_extra=True),
+    Fault(rejected, _DEAD, is_extra=True),
+    Fault(all_silent, ("late", "back", "watches_back"), is_extra=True),
+    Fault(all_unready, ("failed", "bad", "healthy_cut", "working_cut"), is_extra=True),
+)
+
+
+@contextmanager
+def _killed(stage: Stage, apiserver: Apiserver) -> Iterator[None]:
+    with stage.trouble(apiserver):
+        apiserver.stand_in.kill()
+        yield
+        apiserver.stand_in.start()
+
+
+@contextmanager
+def _frozen(apiserver: Apiserver) -> Iterator[None]:
+    apiserver.stand_in.freeze()
+    try:
+        yield
+    finally:
+        apiserver.stand_in.thaw()
+
+
+@contextmanager
+def _faulty(apiserver: Apiserver, **changes: object) -> Iterator[None]:
+    apiserver.stand_in.fault(**changes)
+    yield
+    apiserver.stand_in.heal()

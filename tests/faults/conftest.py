@@ -1,0 +1,100 @@
+"""The agent before three apiservers in network namespaces, under load, while something fails."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from faultbed import network
+from faultbed.figures import Figures, measure
+from faultbed.network import HOST_IPS, Network
+from faultbed.peers import Agent
+from faultbed.stage import Course, Stage
+from support.certs import make_certs
+from support.results import Result
+
+_HERE = Path(__file__).parent
+_CHECKOUT = _HERE.parents[1]
+_WARM_UP = 1.0  # seconds of load before the fault
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a scenario led to."""
+
+    figures: Figures
+    result: Result
+    course: Course
+    log: str
+
+    def servers_at_last(self, seconds: float) -> set[str]:
+        """Return who answered the requests of the fault's last seconds."""
+        healed = self.course.healed
+        return set(self.result.servers(healed - seconds, healed))
+
+
+Play = Callable[..., Seen]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder; where no network can be made it is skipped, and says why."""
+    ours = [item for item in items if _HERE in item.path.parents]
+    reason = network.missing() if ours else ""
+    for item in ours:
+        item.add_marker(pytest.mark.faults)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Path:
+    """The project's own nginx: the one that KUBE_NGINX_TEST_NGINX names, else `make nginx`'s."""
+    if named := os.environ.get("KUBE_NGINX_TEST_NGINX"):
+        return Path(named).resolve()
+    subprocess.run(["make", "-s", "nginx"], cwd=_CHECKOUT, check=True, timeout=600)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "kube-nginx-agent" / "nginx" / "nginx"
+
+
+@pytest.fixture(scope="session")
+def bed() -> Iterator[Network]:
+    """A node and its hosts; each test process has its own."""
+    with Network() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-ins' certificates, made once."""
+    folder = tmp_path_factory.mktemp("certs")
+    for ip in HOST_IPS:
+        make_certs(folder, [ip])
+    return folder
+
+
+@pytest.fixture
+def play(bed: Network, certs: Path, nginx: Path) -> Iterator[Play]:
+    """Return a function that plays a scenario to the agent, with the times that it is given."""
+    logs = []
+
+    def play_one(scenario: Callable[..., None], **times: float) -> Seen:
+        make_peer = functools.partial(Agent, node=bed.node, nginx=nginx)
+        stage = Stage(bed, certs, make_peer, _WARM_UP)
+        try:
+            with stage:
+                scenario(stage, **times)
+                result = stage.finish()
+        finally:
+            logs.append(stage.log)
+        return Seen(measure(result, stage.course), result, stage.course, stage.log)
+
+    yield play_one
+    # pytest shows it with a failure.
+    print("The agent's log:", *logs, sep="\n")

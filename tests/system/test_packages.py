@@ -1,0 +1,78 @@
+"""The packages as files: what checkers say of them, and whether two builds are the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from system.machine import CommandError, Machine
+from system.node import Node
+from system.packages import HERE, build_debs, build_rpms
+from system.roots import get_root
+
+
+def test_lintian_has_no_complaint(release: str) -> None:
+    debs = build_debs()
+    with Machine(get_root(release, "lintian"), "lintian", {debs: "/srv/debs"}) as machine:
+        changes = next(debs.glob("*.changes")).name
+
+        found = machine.run("lintian", "--fail-on=none", "--allow-root", f"/srv/debs/{changes}")
+
+    assert found.stdout == ""
+
+
+def test_rpmlint_has_no_complaint() -> None:
+    rpms = [str(rpm) for rpm in build_rpms().glob("*.rpm")]
+    spec = str(HERE / "rpm/kube-nginx-agent.spec")
+    config = str(HERE / "packaging/rpm/rpmlint.toml")
+
+    found = subprocess.run(
+        ["rpmlint", "--strict", "--config", config, *rpms, spec],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.returncode == 0, found.stdout
+
+
+def test_build_in_another_folder_gives_the_same_debs(tmp_path: Path) -> None:
+    tree = tmp_path / "elsewhere" / "source"
+    shutil.copytree(HERE, tree, symlinks=True, ignore=_what_is_not_source)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    subprocess.run(
+        [tree / "packaging/deb/build", tmp_path / "dist"],
+        check=True,
+        umask=0o077,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+
+    first, second = (next(folder.glob("*.deb")) for folder in (build_debs(), tmp_path / "dist"))
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_package_that_was_changed_on_the_way_is_not_installed(
+    root: Path, repository: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "apt"
+    shutil.copytree(repository, changed)
+    for packages in changed.glob("dists/stable/main/binary-*/Packages"):
+        packages.write_text(packages.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        packages.with_suffix(".gz").unlink()
+
+    with Machine(root, "tampered", {changed: "/srv/apt"}) as machine:
+        with pytest.raises(CommandError):
+            Node(machine).install()
+        assert not machine.succeeds("dpkg", "--status", "kube-nginx-agent")
+
+
+def _what_is_not_source(_folder: str, names: list[str]) -> set[str]:
+    """Leave git out too: the build must not need it."""
+    return {name for name in names if name in (".git", "dist") or name.endswith("cache__")}
