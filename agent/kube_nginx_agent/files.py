@@ -33,14 +33,6 @@ def replace_file(path: Path, text: str) -> None:
     move_over(beside, path)
 
 
-def keep_copy(path: Path, copy: Path) -> None:
-    """Make ``copy`` a second name of the present content of ``path``; needs no room on the disk."""
-    beside = copy.with_name(f"{copy.name}.new")
-    beside.unlink(missing_ok=True)
-    os.link(path, beside)
-    beside.replace(copy)
-
-
 def read_text(path: Path) -> str | None:
     """Return the content, or None when there is no such file or it can't be read as text."""
     try:

@@ -142,7 +142,7 @@ class Channel:
         while True:
             try:
                 return call()
-            except ssl.SSLWantReadError:  # noqa: PERF203 - this loop is about the exceptions
+            except ssl.SSLWantReadError:
                 await readable(self._tls)
             except ssl.SSLWantWriteError:
                 await self._writable()

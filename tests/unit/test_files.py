@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.files import keep_copy, move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.files import move_over, read_text, replace_file, write_beside
 
 
 def fail(*_: object) -> None:
@@ -55,28 +55,6 @@ def test_moved_file_replaces_its_target(tmp_path: Path) -> None:
     move_over(source, target)
 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"target": "new"}
-
-
-def test_kept_copy_survives_the_replacement_of_the_original(tmp_path: Path) -> None:
-    file, copy = tmp_path / "file", tmp_path / "copy"
-    file.write_text("old")
-    keep_copy(file, copy)
-
-    replace_file(file, "new")
-
-    assert (file.read_text(), copy.read_text()) == ("new", "old")
-
-
-def test_kept_copy_replaces_an_earlier_one_and_what_a_crash_left(tmp_path: Path) -> None:
-    file, copy = tmp_path / "file", tmp_path / "copy"
-    file.write_text("now")
-    copy.write_text("earlier")
-    (tmp_path / "copy.new").write_text("left by a crash")
-
-    keep_copy(file, copy)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "file"]
-    assert copy.read_text() == "now"
 
 
 @pytest.mark.parametrize("content", [None, b"\xff"])

@@ -11,6 +11,7 @@ from typing import Any
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.model import Desired
 from kube_nginx_agent.nginx.binary import Nginx
+from kube_nginx_agent.nginx.orphans import find_orphans
 from kube_nginx_agent.nginx.ports import check_listen
 from kube_nginx_agent.nginx.process import find_master
 from kube_nginx_agent.nginx.render import render
@@ -42,7 +43,9 @@ def execute(chosen: argparse.Namespace) -> int:
     found = preview(paths)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    check_listen(found.desired.listen, find_master(paths.pid_file, paths.nginx))
+    master = find_master(paths.pid_file, paths.nginx)
+    orphans = () if master else find_orphans(paths.generation_socket, paths.nginx)
+    check_listen(found.desired.listen, master, orphans)
     _test(found.desired, paths)
     servers = len(found.desired.servers)
     what = f"{servers} server{'' if servers == 1 else 's'}" if servers else "no backends"
