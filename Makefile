@@ -32,6 +32,16 @@ bench: $(NGINX) ## how fast an edit goes live, and what 100 edits under load cos
 	@packaging/setup run
 	@$(PYTHON) benchmarks/edits.py --nginx $(NGINX)
 
+.PHONY: bench-faults
+bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, 25 min (ARGS="--only agent": 5)
+	@packaging/setup run bench
+	@$(PYTHON) benchmarks/faults.py --nginx $(NGINX) $(ARGS)
+
+.PHONY: bench-fleet
+bench-fleet: ## what the probes of a whole cluster's nodes cost an apiserver; root
+	@packaging/setup run bench
+	@$(PYTHON) benchmarks/fleet.py $(ARGS)
+
 .PHONY: deb
 deb: ## build the Debian package, into dist/
 	@packaging/setup package

@@ -36,7 +36,7 @@ ALONE = 500  # nodes, for the cost of each probe alone
 
 _HAPROXY = """\
 global
-  maxconn 20000
+  maxconn 4000
   nbthread 1
 defaults
   mode http

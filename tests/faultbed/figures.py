@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from faultbed.stage import Course
-from support.results import Cut, Result
+from support.results import Cut, Request, Result
 
 NOTICED_AFTER = 5.0  # seconds; by then nobody should send to an unready apiserver
 ACCEPTED_AFTER = 1.0  # seconds after the return of all that requests may still fail
 SETTLED_AFTER = 4.0  # seconds after a return from which on its share is counted
+
+_MOMENT = 0.1  # seconds that the news of a killed apiserver takes at most
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Figures:
 
 def measure(result: Result, course: Course) -> Figures:
     """Return the figures of one run."""
-    fault, healed = course.added[1] if course.added else course.fault, course.healed
+    fault, healed = course.fault, course.healed
+    result = replace(result, requests=[r for r in result.requests if not _is_lost(r, course)])
     cuts = [cut for cut in result.cuts if cut.at >= fault]
     return Figures(
         requests=sum(request.at >= fault for request in result.requests),
@@ -71,6 +74,15 @@ def measure(result: Result, course: Course) -> Figures:
         removed=_removed(result, course),
         watches_at_victim=_watches_at(result, course.victim, fault),
         generator_late=round(result.late, 3),
+    )
+
+
+def _is_lost(request: Request, course: Course) -> bool:
+    """Tell whether it failed because the apiserver that had it was killed: nobody can help that."""
+    ended = request.at + request.seconds
+    return bool(request.reason) and any(
+        request.at <= trouble.struck and trouble.begins <= ended <= trouble.struck + _MOMENT
+        for trouble in course.troubles
     )
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -72,9 +74,28 @@ class Namespace:
         rows = Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]
         return any(row.split()[1] == wanted and row.split()[3] == _LISTENING for row in rows)
 
+    def clear(self) -> None:
+        """End whatever still runs in there, a worker that was forked a moment ago as well."""
+        while found := self._processes():
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
     def close(self) -> None:
+        self.clear()
         self._holder.kill()
         self._holder.communicate()
+
+    def _processes(self) -> list[int]:
+        """Return what lives in there beside the holder; a zombie is in no namespace any more."""
+        own = os.readlink(f"/proc/{self.pid}/ns/net")
+        found = []
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with suppress(OSError):
+                if pid != self.pid and os.readlink(f"/proc/{pid}/ns/net") == own:
+                    found.append(pid)
+        return found
 
 
 @dataclass(frozen=True)

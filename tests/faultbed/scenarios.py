@@ -2,81 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Callable
 
-from faultbed.stage import STARTING, Apiserver, Stage
+from faultbed.stage import Apiserver, Stage
 
 LATENCY = 0.8  # seconds
+_STOP_SECONDS = 10.0
 
 
 def killed(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
     """One apiserver is ended by SIGKILL and started again later."""
-    with _killed(stage, stage.victim):
+    with stage.trouble(stage.victim, fault=_killed(stage.victim)):
         stage.rest(hold)
     stage.rest(after)
 
 
 def silent(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
     """Packets to and from one host are dropped."""
-    with stage.trouble(stage.victim), stage.network.silent(stage.victim.host):
+    with stage.trouble(stage.victim, fault=stage.network.silent(stage.victim.host)):
         stage.rest(hold)
     stage.rest(after)
 
 
 def unplugged(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
     """One host's cable is pulled, so that ARP fails as well after a while."""
-    with stage.trouble(stage.victim), stage.network.unplugged(stage.victim.host):
+    with stage.trouble(stage.victim, fault=stage.network.unplugged(stage.victim.host)):
         stage.rest(hold)
     stage.rest(after)
 
 
 def all_silent(stage: Stage, hold: float = 10.0, after: float = 8.0) -> None:
     """Packets to and from all hosts are dropped, as when the node itself loses its network."""
-    with stage.trouble(*stage.apiservers), ExitStack() as stack:
-        for apiserver in stage.apiservers:
-            stack.enter_context(stage.network.silent(apiserver.host))
+    network = stage.network
+    fault = _all(network.silent(apiserver.host) for apiserver in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault):
         stage.rest(hold)
     stage.rest(after)
 
 
 def rejected(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
     """One host's firewall prohibits every packet, with an ICMP answer."""
-    with stage.trouble(stage.victim), stage.network.rejecting(stage.victim.host):
+    with stage.trouble(stage.victim, fault=stage.network.rejecting(stage.victim.host)):
         stage.rest(hold)
     stage.rest(after)
 
 
 def frozen(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
-    """One apiserver is stopped (SIGSTOP): its kernel goes on accepting connections."""
-    with stage.trouble(stage.victim), _frozen(stage.victim):
+    """One apiserver is stopped (SIGSTOP), while its kernel goes on accepting connections."""
+    with stage.trouble(stage.victim, fault=_frozen(stage.victim)):
         stage.rest(hold)
     stage.rest(after)
 
 
 def unready(stage: Stage, hold: float = 16.0, after: float = 7.0) -> None:
     """/readyz of one apiserver is red, and all else works."""
-    with stage.trouble(stage.victim, serves=True), _faulty(stage.victim, readyz=500):
+    with stage.trouble(stage.victim, fault=_faulty(stage.victim, readyz=500), serves=True):
         stage.rest(hold)
     stage.rest(after)
 
 
 def all_unready(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """/readyz of all is red, as when a shared etcd hangs."""
-    with stage.trouble(*stage.apiservers, serves=True):
-        for apiserver in stage.apiservers:
-            apiserver.stand_in.fault(readyz=500)
+    fault = _all(_faulty(apiserver, readyz=500) for apiserver in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
         stage.rest(hold)
-        for apiserver in stage.apiservers:
-            apiserver.stand_in.heal()
     stage.rest(after)
 
 
 def lossy(stage: Stage, hold: float = 12.0, after: float = 2.0) -> None:
     """30 % of the packets to one host are lost."""
-    with stage.trouble(stage.victim, serves=True), stage.network.lossy(stage.victim.host, 30):
+    fault = stage.network.lossy(stage.victim.host, 30)
+    with stage.trouble(stage.victim, fault=fault, serves=True):
         stage.rest(hold)
     stage.rest(after)
 
@@ -84,48 +83,39 @@ def lossy(stage: Stage, hold: float = 12.0, after: float = 2.0) -> None:
 def flapping(stage: Stage, times: int = 5, pause: float = 2.0, after: float = 5.0) -> None:
     """One apiserver is killed and started over and over."""
     for _ in range(times):
-        with _killed(stage, stage.victim):
+        with stage.trouble(stage.victim, fault=_killed(stage.victim)):
             stage.rest(pause)
         stage.rest(pause)
     stage.rest(after)
 
 
-def rolling_restart(stage: Stage, down: float = 2.0, between: float = 3.0) -> None:
-    """One apiserver after the other is stopped gracefully, as by kubeadm, and started again."""
+def rolling_restart(stage: Stage, down: float = 3.0, between: float = 3.0) -> None:
+    """One apiserver after the other is stopped gracefully and started again."""
     for apiserver in stage.apiservers:
-        with stage.trouble(apiserver):
-            apiserver.stand_in.stop()
+        with stage.trouble(apiserver, fault=_restarted(stage, apiserver)):
             stage.rest(down)
-            apiserver.stand_in.start()
-            stage.rest(STARTING)
         stage.rest(between)
 
 
 def all_down(stage: Stage, hold: float = 12.0, after: float = 15.0) -> None:
-    """All are killed, and started again at once later."""
-    with stage.trouble(*stage.apiservers):
-        for apiserver in stage.apiservers:
-            apiserver.stand_in.kill()
+    """All are killed, and all are started again later."""
+    fault = _all(_killed(apiserver) for apiserver in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault):
         stage.rest(hold)
-        for apiserver in stage.apiservers:
-            apiserver.stand_in.start()
     stage.rest(after)
 
 
 def slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """Every answer of all takes 0.8 s, that of /readyz as well."""
-    with stage.trouble(*stage.apiservers, serves=True):
-        for apiserver in stage.apiservers:
-            apiserver.stand_in.fault(latency=LATENCY)
+    fault = _all(_faulty(apiserver, latency=LATENCY) for apiserver in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
         stage.rest(hold)
-        for apiserver in stage.apiservers:
-            apiserver.stand_in.heal()
     stage.rest(after)
 
 
 def one_slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """Every answer of one takes 0.8 s, that of /readyz as well."""
-    with stage.trouble(stage.victim, serves=True), _faulty(stage.victim, latency=LATENCY):
+    with stage.trouble(stage.victim, fault=_faulty(stage.victim, latency=LATENCY), serves=True):
         stage.rest(hold)
     stage.rest(after)
 
@@ -135,7 +125,7 @@ def edited(stage: Stage, between: float = 5.0, after: float = 5.0) -> None:
     grown = [*stage.apiservers, stage.spare]
     stage.course.added = (stage.spare.name, stage.edit(grown))
     stage.rest(between)
-    with stage.trouble(stage.victim):
+    with stage.trouble(stage.victim, fault=nullcontext()):
         left = [apiserver for apiserver in grown if apiserver is not stage.victim]
         stage.course.removed = (stage.victim.name, stage.edit(left))
         stage.rest(after)
@@ -182,11 +172,20 @@ FAULTS: tuple[Fault, ...] = (
 
 
 @contextmanager
-def _killed(stage: Stage, apiserver: Apiserver) -> Iterator[None]:
-    with stage.trouble(apiserver):
-        apiserver.stand_in.kill()
-        yield
-        apiserver.stand_in.start()
+def _killed(apiserver: Apiserver) -> Iterator[None]:
+    apiserver.stand_in.kill()
+    yield
+    apiserver.stand_in.start()
+
+
+@contextmanager
+def _restarted(stage: Stage, apiserver: Apiserver) -> Iterator[None]:
+    """Stop it as SIGTERM does, and start it; ends when it is ready."""
+    apiserver.stand_in.terminate()
+    yield
+    apiserver.stand_in.wait(_STOP_SECONDS)
+    apiserver.stand_in.start()
+    stage.rest(stage.starting)
 
 
 @contextmanager
@@ -203,3 +202,11 @@ def _faulty(apiserver: Apiserver, **changes: object) -> Iterator[None]:
     apiserver.stand_in.fault(**changes)
     yield
     apiserver.stand_in.heal()
+
+
+@contextmanager
+def _all(faults: Iterable[AbstractContextManager[None]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for fault in faults:
+            stack.enter_context(fault)
+        yield

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +37,11 @@ class Trouble:
 
     server: str
     begins: float
-    ends: float = float("inf")
-    serves: bool = False
+    serves: bool
     """Whether the sessions that it has would go on well, if nobody ended them."""
+    struck: float = math.inf
+    """When the fault was complete: what was under way until then is lost with a killed one."""
+    ends: float = math.inf
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Course:
 
     @property
     def fault(self) -> float:
-        return min(trouble.begins for trouble in self.troubles)
+        return self.added[1] if self.added else self.troubles[0].struck
 
     @property
     def healed(self) -> float:
@@ -84,16 +87,22 @@ class Stage:
     """The one that answers the most: its end is felt the most."""
 
     def __init__(
-        self, network: Network, certs: Path, make_peer: MakePeer, warm_up: float = WARM_UP
+        self,
+        network: Network,
+        certs: Path,
+        make_peer: MakePeer,
+        warm_up: float = WARM_UP,
+        starting: float = STARTING,
     ) -> None:
         self.network = network
+        self.starting = starting
         self._warm_up = warm_up
         self.course = Course()
         self.log = ""
         """The peer's own words, once it has ended."""
         self._make_peer = make_peer
         self._everyone = [
-            Apiserver(_stand_in(number, host, certs), host)
+            Apiserver(_stand_in(number, host, certs, starting), host)
             for number, host in enumerate(network.hosts, 1)
         ]
         self.apiservers, self.spare = self._everyone[:3], self._everyone[3]
@@ -121,9 +130,10 @@ class Stage:
             stack.callback(apiserver.stand_in.close)
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda apiserver: apiserver.stand_in.start(), self._everyone))
-        time.sleep(STARTING)
+        time.sleep(self.starting)
         self.peer = self._make_peer(folder)
         stack.callback(self._keep_log)
+        stack.callback(self.network.node.clear)
         stack.enter_context(self.peer).start([a.address for a in self.apiservers])
         prefix = self.network.node.prefix
         load = Load(LISTEN, rate=RATE, watches=WATCHES, seconds=MOST_SECONDS, prefix=prefix)
@@ -142,16 +152,19 @@ class Stage:
             self.log = self.peer.log.read_text(encoding="utf-8", errors="replace")
 
     @contextmanager
-    def trouble(self, *apiservers: Apiserver, serves: bool = False) -> Iterator[None]:
-        """Note that these have a fault meanwhile."""
+    def trouble(
+        self, *apiservers: Apiserver, fault: AbstractContextManager[None], serves: bool = False
+    ) -> Iterator[None]:
+        """Have these suffer the fault meanwhile."""
         now = time.monotonic()
-        begun = [Trouble(apiserver.name, now, serves=serves) for apiserver in apiservers]
+        begun = [Trouble(apiserver.name, now, serves) for apiserver in apiservers]
         self.course.troubles += begun
-        try:
-            yield
-        finally:
+        with fault:
             for trouble in begun:
-                trouble.ends = time.monotonic()
+                trouble.struck = time.monotonic()
+            yield
+        for trouble in begun:
+            trouble.ends = time.monotonic()
 
     def edit(self, apiservers: Sequence[Apiserver]) -> float:
         """Give the peer another list and return when that was."""
@@ -168,12 +181,12 @@ class Stage:
         return self.load.stop()
 
 
-def _stand_in(number: int, host: Host, certs: Path) -> StandIn:
+def _stand_in(number: int, host: Host, certs: Path, starting: float) -> StandIn:
     return StandIn(
         f"api{number}",
         certs,
         listen=host.address,
-        warm_up=STARTING,
+        warm_up=starting,
         drain=DRAIN,
         prefix=host.namespace.prefix,
     )

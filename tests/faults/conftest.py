@@ -22,7 +22,8 @@ from support.results import Result
 
 _HERE = Path(__file__).parent
 _CHECKOUT = _HERE.parents[1]
-_WARM_UP = 1.0  # seconds of load before the fault
+_WARM_UP = 0.5  # seconds of load before the fault
+_STARTING = 0.5  # seconds that /readyz of an apiserver is red after its start
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def play(bed: Network, certs: Path, nginx: Path) -> Iterator[Play]:
 
     def play_one(scenario: Callable[..., None], **times: float) -> Seen:
         make_peer = functools.partial(Agent, node=bed.node, nginx=nginx)
-        stage = Stage(bed, certs, make_peer, _WARM_UP)
+        stage = Stage(bed, certs, make_peer, _WARM_UP, _STARTING)
         try:
             with stage:
                 scenario(stage, **times)

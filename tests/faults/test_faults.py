@@ -39,7 +39,7 @@ def test_frozen_apiserver_is_left_soon_and_its_watches_move(play: Play) -> None:
 
 
 def test_unplugged_host_is_left_soon_and_its_watches_move(play: Play) -> None:
-    seen = play(scenarios.unplugged, hold=7.0, after=0.0)
+    seen = play(scenarios.unplugged, hold=6.0, after=0.0)
 
     assert seen.figures.failed <= 1
     assert seen.figures.stall < SOON
@@ -94,21 +94,21 @@ def test_flapping_apiserver_costs_no_request(play: Play) -> None:
 
 
 def test_rolling_restart_costs_no_request(play: Play) -> None:
-    seen = play(scenarios.rolling_restart, down=0.5, between=3.0)
+    seen = play(scenarios.rolling_restart, down=1.0, between=2.0)
 
     assert seen.figures.failed == 0
     assert seen.figures.healthy_cut == 0
 
 
 def test_all_down_work_as_soon_as_they_return(play: Play) -> None:
-    seen = play(scenarios.all_down, hold=5.0, after=4.0)
+    seen = play(scenarios.all_down, hold=4.0, after=4.0)
 
     assert seen.figures.late == 0
     assert seen.figures.watches_back is not None
 
 
 def test_node_without_network_says_so_and_works_as_soon_as_it_returns(play: Play) -> None:
-    seen = play(scenarios.all_silent, hold=5.0, after=6.0)
+    seen = play(scenarios.all_silent, hold=4.0, after=5.0)
 
     assert "no apiserver passes its checks: all stay in" in seen.log
     assert "this node's own network" in seen.log
