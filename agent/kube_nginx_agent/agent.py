@@ -36,6 +36,7 @@ from kube_nginx_agent.report import events
 from kube_nginx_agent.report.journal import Sink
 from kube_nginx_agent.report.problems import Problems
 from kube_nginx_agent.report.reporter import Reloads, Reporter
+from kube_nginx_agent.run_folder import RunFolder
 from kube_nginx_agent.watch import Watch
 
 POLL = 10.0
@@ -63,6 +64,7 @@ class Agent:
         intake: Intake,
         monitor: Monitor,
         data_plane: DataPlane,
+        run_folder: RunFolder,
         reporter: Reporter,
         sink: Sink,
         problems: Problems,
@@ -74,6 +76,7 @@ class Agent:
         self._intake = intake
         self._monitor = monitor
         self._data_plane = data_plane
+        self._run_folder = run_folder
         self._reporter = reporter
         self._sink = sink
         self._problems = problems
@@ -151,6 +154,7 @@ class Agent:
             self._next_poll = now + POLL
             self._intake.poll(now)
         self._watch_files()
+        self._keep_run_folder()
         self._intake.look(now, at_once=at_once)
         is_decided = self._decide(now)
         self._reconcile(now)
@@ -184,6 +188,12 @@ class Agent:
             self._reloads,
             has_looked=self._intake.has_looked,
         )
+
+    def _keep_run_folder(self) -> None:
+        repaired = self._run_folder.repair()
+        if repaired:
+            message = f"{self._paths.run_dir}: {', '.join(repaired)} was gone and is put back"
+            self._sink(events.RUN_FOLDER_REPAIRED, message, {})
 
     def _watch_files(self) -> None:
         self._watch.refresh()

@@ -148,6 +148,29 @@ def test_a_killed_nginx_is_restarted_and_that_is_said(
     assert who_answers(agent.listen) == apis[0].name
 
 
+def test_an_emptied_run_folder_is_filled_again_and_no_session_is_cut(
+    agent: AgentProcess, stand_ins: StandIns
+) -> None:
+    apis = stand_ins(2)
+    agent.start(stand_in_addresses(apis))
+    master = agent.master_pid()
+    with Load(agent.listen, rate=30, watches=4) as load:
+        load.until(lambda seen: len(seen.lines) >= 4, SECONDS, "it runs")
+        for entry in agent.run_dir.iterdir():
+            entry.unlink()
+        agent.wait_for_line("was gone and is put back")
+        agent.wait_for_line(LIVE, count=2)
+        agent.write(stand_in_addresses(apis[:1]))
+        agent.wait_for_line(LIVE, count=3)
+        seen = load.stop()
+    assert seen.reasons() == {}
+    assert seen.cuts == []
+    assert int((agent.run_dir / "nginx.pid").read_text()) == master
+    status = agent.status()
+    assert status is not None
+    assert status["verdict"] == "ok"
+
+
 def test_a_comment_is_not_taken_for_the_cause_of_what_comes_later(
     agent: AgentProcess, apis: Apis
 ) -> None:

@@ -15,7 +15,6 @@ from kube_nginx_agent.health.nginx_errors import backend_in_trouble
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.inbox import Inbox, NginxComplained
 from kube_nginx_agent.intake import Intake
-from kube_nginx_agent.lock import take_lock
 from kube_nginx_agent.nginx.apply import Applier
 from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.cutting import Cutter
@@ -30,6 +29,7 @@ from kube_nginx_agent.report import events
 from kube_nginx_agent.report.journal import Sink, choose_sink
 from kube_nginx_agent.report.problems import Problems
 from kube_nginx_agent.report.reporter import Reporter
+from kube_nginx_agent.run_folder import RunFolder
 from kube_nginx_agent.signals import post_signals
 
 _MORE = """\
@@ -75,25 +75,32 @@ def execute(chosen: argparse.Namespace) -> int:
     try:
         paths = options.paths(chosen)
         _make_folders(paths)
-        take_lock(paths.lock)
         nginx = Nginx(paths.nginx)
         supervisor: Supervisor = Standalone(nginx, paths) if chosen.standalone else Attached(paths)
-        agent = _assemble(paths, nginx, supervisor, sink)
+        inbox = Inbox()
+        log = LogReader(paths.log_socket, lambda message: _post_trouble(inbox, message))
+        run_folder = RunFolder(paths, log, supervisor.worker_uid())
+        run_folder.open()
+        post_signals(inbox)
+        agent = _assemble(paths, nginx, supervisor, inbox, log, run_folder, sink)
     except AgentError as error:
         sink(events.AGENT_FAILED, str(error), {})
         return 1
     agent.run()
     supervisor.stop()
-    for left in (paths.status, paths.log_socket):
-        left.unlink(missing_ok=True)
+    run_folder.clean()
     return 0
 
 
-def _assemble(paths: Paths, nginx: Nginx, supervisor: Supervisor, sink: Sink) -> Agent:
-    inbox = Inbox()
-    post_signals(inbox)
-    log = LogReader(paths.log_socket, lambda message: _post_trouble(inbox, message))
-    log.open(supervisor.worker_uid())
+def _assemble(  # noqa: PLR0913 - the one place where all parts meet
+    paths: Paths,
+    nginx: Nginx,
+    supervisor: Supervisor,
+    inbox: Inbox,
+    log: LogReader,
+    run_folder: RunFolder,
+    sink: Sink,
+) -> Agent:
     node = discover_node()
     problems = Problems(sink, time.time)
     applier = Applier(paths, nginx, supervisor, log)
@@ -114,6 +121,7 @@ def _assemble(paths: Paths, nginx: Nginx, supervisor: Supervisor, sink: Sink) ->
         intake=Intake(paths, sink, problems, inbox.post),
         monitor=monitor,
         data_plane=DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems),
+        run_folder=run_folder,
         reporter=Reporter(paths, problems, nginx.version()),
         sink=sink,
         problems=problems,

@@ -24,7 +24,7 @@ from kube_nginx_agent.nginx.process import (
     send_signal,
     workers,
 )
-from kube_nginx_agent.nginx.render import generation_of
+from kube_nginx_agent.nginx.render import generation_of, without_generation_socket
 from kube_nginx_agent.nginx.supervise import Supervisor
 from kube_nginx_agent.paths import Paths
 
@@ -108,6 +108,8 @@ class Applier:
             step = "preflight"
             ports.check_listen(desired.listen, master, self._orphans(master))
             step = "install"
+            if master and not self._paths.generation_socket.exists():
+                self._renew_socket(rendered, master)
             self._install(served)
         except AgentError as cause:
             with suppress(OSError):  # on a read-only file system it is not there either
@@ -149,6 +151,21 @@ class Applier:
             with _disk_errors(self._paths.last_good):
                 replace_file(self._paths.last_good, text)
 
+    def _renew_socket(self, rendered: Rendered, master: Process) -> None:
+        """Have nginx let go of a generation socket whose name somebody has removed.
+
+        It would keep it over any reload in which the config has it: so here is one that has not.
+        """
+        old = {worker.process for worker in workers(master) if not worker.retiring}
+        with _disk_errors(self._paths.live):
+            replace_file(self._paths.live, without_generation_socket(rendered, self._paths))
+        _tell_to_reload(master)
+        deadline = time.monotonic() + _PROOF_TIMEOUT
+        while old & {worker.process for worker in workers(master) if not worker.retiring}:
+            if time.monotonic() > deadline:
+                raise NginxError("nginx does not let go of its lost generation socket")
+            time.sleep(_POLL)
+
     def _activate(self, wanted: str, master: Process | None) -> Process:
         if master:
             self._reload(wanted, master)
@@ -160,15 +177,7 @@ class Applier:
     def _reload(self, wanted: str, master: Process) -> None:
         old = [worker.process for worker in workers(master) if not worker.retiring]
         mark = self._log.mark()
-        try:
-            send_signal(master, signal.SIGHUP)
-        except ProcessGoneError as error:
-            raise NginxError("nginx ended before it could be told to reload") from error
-        except PermissionError as error:
-            raise NginxError(
-                f"this user may not signal nginx (pid {master.pid})",
-                hint="run the agent as the user that runs nginx",
-            ) from error
+        _tell_to_reload(master)
         self._prove(wanted, master, old, mark)
 
     def _prove(
@@ -229,6 +238,18 @@ class Applier:
         # A stopped master has the reload that it was told to do still before it, of this file.
         if master is None or not is_stopped(master):
             self._activate(good, master)
+
+
+def _tell_to_reload(master: Process) -> None:
+    try:
+        send_signal(master, signal.SIGHUP)
+    except ProcessGoneError as error:
+        raise NginxError("nginx ended before it could be told to reload") from error
+    except PermissionError as error:
+        raise NginxError(
+            f"this user may not signal nginx (pid {master.pid})",
+            hint="run the agent as the user that runs nginx",
+        ) from error
 
 
 def _is_final(message: LogMessage) -> bool:

@@ -43,18 +43,27 @@ class LogReader:
         """Take the path of the socket, which ``open`` makes, and who wants to hear at once."""
         self._path = path
         self._on_message = on_message
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket: socket.socket | None = None
         self._messages: deque[tuple[int, LogMessage]] = deque(maxlen=_KEPT)
         self._count = 0
 
     def open(self, writer_uid: int) -> None:
-        """Bind the socket, for nginx's workers of user ``writer_uid`` to write to, and listen."""
+        """Bind the socket, for nginx's workers of user ``writer_uid`` to write to, and listen.
+
+        Takes the place of one that was bound before and whose name is gone. Raise OSError.
+        """
+        if self._socket:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes and ends its thread
         self._path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self._path))
         self._path.chmod(0o600)
         if writer_uid != os.geteuid():
             os.chown(self._path, writer_uid, -1)
-        threading.Thread(target=self._receive, name="nginx-log", daemon=True).start()
+        arguments = (self._socket,)
+        threading.Thread(
+            target=self._receive, args=arguments, name="nginx-log", daemon=True
+        ).start()
 
     def mark(self) -> int:
         """Return a place in the stream of messages, for ``since``."""
@@ -64,9 +73,13 @@ class LogReader:
         """Return the messages received after ``mark``, as far as they are kept."""
         return [message for number, message in list(self._messages) if number > mark]
 
-    def _receive(self) -> None:
+    def _receive(self, bound: socket.socket) -> None:
         while True:
-            message = parse_message(self._socket.recv(_MAX_MESSAGE))
+            datagram = bound.recv(_MAX_MESSAGE)
+            if not datagram and bound is not self._socket:
+                bound.close()
+                return
+            message = parse_message(datagram)
             if message:
                 self._messages.append((self._count + 1, message))
                 self._count += 1

@@ -25,7 +25,7 @@ _RETIRING_TITLE = "is shutting down"
 _STATE_FIELD, _START_TIME_FIELD = 0, 19
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Process:
     """One process for good: its pid, and its start time in clock ticks since boot."""
 
@@ -98,6 +98,21 @@ def find_master(pid_file: Path, binary: Path) -> Process | None:
     except (OSError, ValueError):
         return None
     return process if process and _is_master(process.pid, binary) else None
+
+
+def find_lost_master(config: Path, binary: Path) -> Process | None:
+    """Return the master that was started with ``config``, found by its title: the pid file is gone.
+
+    Of two, while an upgrade drains, the younger.
+    """
+    titles = {pid: title_of(pid) for pid in psutil.pids()}
+    found = (
+        identify(pid)
+        for pid, title in titles.items()
+        if title.endswith(f" -c {config}") and _is_master(pid, binary)
+    )
+    masters = sorted((process.start_time, process) for process in found if process)
+    return masters[-1][1] if masters else None
 
 
 def _is_master(pid: int, binary: Path) -> bool:

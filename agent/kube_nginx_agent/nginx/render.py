@@ -32,6 +32,12 @@ def generation_of(text: str | None) -> str | None:
     return found[1] if _hash(body) == found[1] else None
 
 
+def without_generation_socket(rendered: Rendered, paths: Paths) -> str:
+    """Return the config without the server on the generation socket: a step to a new socket."""
+    server = _generation_server(paths.generation_socket)
+    return rendered.text.replace(server.replace(_GENERATION, rendered.generation), "")
+
+
 def _hash(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:_GENERATION_DIGITS]
 

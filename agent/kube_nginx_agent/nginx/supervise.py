@@ -13,11 +13,13 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
+from kube_nginx_agent.files import replace_file
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
 from kube_nginx_agent.nginx.orphans import retire_orphans
 from kube_nginx_agent.nginx.process import (
     Process,
     ProcessGoneError,
+    find_lost_master,
     find_master,
     is_alive,
     send_signal,
@@ -29,6 +31,17 @@ from kube_nginx_agent.paths import Paths
 _PID_FILE_TIMEOUT = 5.0  # seconds; nginx writes it right after it has gone to the background
 _STOP_TIMEOUT = 5.0
 _RESTART_TIMEOUT = 2.0  # seconds; systemd restarts it after 100 ms
+
+
+def find_running(paths: Paths) -> Process | None:
+    """Return the running master; a pid file that was lost is written again."""
+    master = find_master(paths.pid_file, paths.nginx)
+    if master is None:
+        master = find_lost_master(paths.live, paths.nginx)
+        if master:
+            with suppress(OSError):
+                replace_file(paths.pid_file, f"{master.pid}\n")
+    return master
 
 
 class Supervisor(Protocol):
@@ -57,7 +70,7 @@ class Standalone:
 
     def master(self) -> Process | None:
         """Return the running master, or None."""
-        return find_master(self._paths.pid_file, self._paths.nginx)
+        return find_running(self._paths)
 
     def start(self) -> Process:
         """Start nginx from the live config; raise NginxError if it does not come up."""
@@ -104,7 +117,7 @@ class Attached:
 
     def master(self) -> Process | None:
         """Return the running master, or None."""
-        return find_master(self._paths.pid_file, self._paths.nginx)
+        return find_running(self._paths)
 
     def start(self) -> Process:
         """Wait for systemd to start nginx again; raise NginxError when it does not.

@@ -48,6 +48,9 @@ NGINX_SAYS = Kind("nginx complains", "b17c3f5c0a9b4d0f8a55f0f0e6b7c503", syslog.
 NGINX_UPGRADED = Kind("nginx upgraded", "b17c3f5c0a9b4d0f8a55f0f0e6b7c504", syslog.LOG_NOTICE)
 UPGRADE_FAILED = Kind("nginx upgrade failed", "b17c3f5c0a9b4d0f8a55f0f0e6b7c505", syslog.LOG_ERR)
 WATCH_LOST = Kind("file watch lost", "b17c3f5c0a9b4d0f8a55f0f0e6b7c601", syslog.LOG_WARNING)
+RUN_FOLDER_REPAIRED = Kind(
+    "run folder repaired", "b17c3f5c0a9b4d0f8a55f0f0e6b7c602", syslog.LOG_WARNING
+)
 PROBLEM_SOLVED = Kind("problem solved", "b17c3f5c0a9b4d0f8a55f0f0e6b7c901", syslog.LOG_NOTICE)
 
 ALL = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))

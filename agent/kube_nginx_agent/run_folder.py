@@ -1,0 +1,52 @@
+"""What the agent itself keeps in the run folder, put back when somebody has emptied it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.lock import take_lock
+from kube_nginx_agent.nginx.log import LogReader
+from kube_nginx_agent.paths import Paths
+
+
+class RunFolder:
+    """The lock, and the socket that nginx's errors come to; nginx's own things are nginx's."""
+
+    def __init__(self, paths: Paths, log: LogReader, writer_uid: int) -> None:
+        """Take where it is, and who writes to the log socket."""
+        self._paths = paths
+        self._log = log
+        self._writer_uid = writer_uid
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make both; raise AgentError when another agent is there, or the folder is not ours."""
+        self._lock = take_lock(self._paths.lock)
+        self._log.open(self._writer_uid)
+
+    def repair(self) -> list[str]:
+        """Put back what is missing, and return the names of what was."""
+        repaired = []
+        with suppress(OSError, AgentError):  # the folder itself is gone: not ours to make
+            if not self._has_lock():
+                self._lock = take_lock(self._paths.lock)
+                repaired.append(self._paths.lock.name)
+            if not self._paths.log_socket.exists():
+                self._log.open(self._writer_uid)
+                repaired.append(self._paths.log_socket.name)
+        return repaired
+
+    def clean(self) -> None:
+        """Remove what would tell of an agent that has ended."""
+        for left in (self._paths.status, self._paths.log_socket):
+            left.unlink(missing_ok=True)
+
+    def _has_lock(self) -> bool:
+        if self._lock is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._lock), self._paths.lock.stat())
+        except FileNotFoundError:
+            return False
