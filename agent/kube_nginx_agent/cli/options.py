@@ -69,35 +69,29 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where things are; the defaults are the package's."""
     add_nginx(parser)
-    parser.add_argument(
-        "--state-dir",
-        type=Path,
-        default=Paths.state_dir,
-        metavar="FOLDER",
-        help="keeps the nginx config and the last good one (default: %(default)s)",
-    )
+    _add_path(parser, "--state-dir", "FOLDER", "keeps the nginx config and the last good one")
     add_run_dir(parser)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``."""
+    _add_path(parser, "--config", "FILE", "the list of apiservers")
 
 
 def add_nginx(parser: argparse.ArgumentParser) -> None:
     """Add ``--nginx``."""
-    parser.add_argument(
-        "--nginx",
-        type=Path,
-        default=Paths.nginx,
-        metavar="PATH",
-        help="the nginx program (default: %(default)s)",
-    )
+    _add_path(parser, "--nginx", "PATH", "the nginx program")
 
 
 def add_run_dir(parser: argparse.ArgumentParser) -> None:
     """Add ``--run-dir``."""
+    _add_path(parser, "--run-dir", "FOLDER", "holds the pid file, the sockets and the status")
+
+
+def _add_path(parser: argparse.ArgumentParser, option: str, metavar: str, what: str) -> None:
+    default = getattr(Paths, option[2:].replace("-", "_"))
     parser.add_argument(
-        "--run-dir",
-        type=Path,
-        default=Paths.run_dir,
-        metavar="FOLDER",
-        help="holds the pid file, the sockets and the status (default: %(default)s)",
+        option, type=Path, default=default, metavar=metavar, help=f"{what} (default: %(default)s)"
     )
 
 

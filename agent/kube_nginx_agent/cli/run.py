@@ -58,13 +58,7 @@ def add(verbs: Any) -> None:
         action="store_true",
         help="start nginx itself, restart it when it ends, stop it at the end",
     )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Paths.config,
-        metavar="FILE",
-        help="the list of apiservers (default: %(default)s)",
-    )
+    options.add_config(parser)
     options.add_folders(parser)
     parser.set_defaults(verb=execute)
 
