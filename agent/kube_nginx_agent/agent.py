@@ -13,6 +13,7 @@ from kube_nginx_agent import __version__
 from kube_nginx_agent.desired import ALL_WELL, HealthView, NoServerError, desire
 from kube_nginx_agent.health import fleet
 from kube_nginx_agent.health.monitor import Monitor
+from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import (
     Event,
     FileTouched,
@@ -63,6 +64,7 @@ class Agent:
         inbox: Inbox,
         intake: Intake,
         monitor: Monitor,
+        severer: Severer,
         data_plane: DataPlane,
         run_folder: RunFolder,
         reporter: Reporter,
@@ -75,6 +77,7 @@ class Agent:
         self._inbox = inbox
         self._intake = intake
         self._monitor = monitor
+        self._severer = severer
         self._data_plane = data_plane
         self._run_folder = run_folder
         self._reporter = reporter
@@ -95,8 +98,11 @@ class Agent:
         while self._stopping is None:
             now = time.monotonic()
             self._monitor.tick(now)
-            if is_news or self._monitor.has_news() or now >= self._due():
+            is_news = self._monitor.has_news() or is_news
+            if is_news or now >= self._due():
                 self._pass(now)
+            # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
+            self._severer.sever(now)
             self._reporter.say_alive(self._watch)
             is_news = self._take(self._inbox.wait(self._due() - time.monotonic()))
         self._reporter.say_stopping()
@@ -107,6 +113,7 @@ class Agent:
         dues = (
             self._intake.due,
             self._monitor.due,
+            self._severer.due,
             self._data_plane.due,
             self._reporter.due,
             self._next_poll,
@@ -185,6 +192,7 @@ class Agent:
             plan.rendered.generation if plan else None,
             self._data_plane,
             self._monitor,
+            self._severer,
             self._reloads,
             has_looked=self._intake.has_looked,
         )
@@ -218,8 +226,9 @@ class Agent:
             self._problems.begins("names", events.NAME_FAILED, error, {})
             return True
         self._problems.ends("names")
-        backends = (server.address for server in if_all_well.servers)
+        backends = {server.address for server in if_all_well.servers}
         self._monitor.want(backends, config.health_check, now)
+        self._severer.want(backends, now)
         if self._monitor.is_waiting_for_first_look(now):
             return False
         desired = desire(config, self._intake.resolved, self._node, self._view(config))

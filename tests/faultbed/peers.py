@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from support.process import StartError, wait_until
 
 LISTEN = Address("127.0.0.1", 8443)
 START_SECONDS = 15.0
+
+_DOWN = re.compile(r"^ +server (\S+) .*\bdown;", re.MULTILINE)
 
 Backends = Sequence[Address]
 
@@ -68,6 +71,10 @@ class Peer(ABC):
     def update(self, backends: Backends) -> None:
         """Give it another list while it runs, as its user would, and don't wait."""
 
+    def left_out(self) -> set[str]:
+        """Return the backends of its list that it gives no new connections, if it tells."""
+        return set()
+
     @abstractmethod
     def close(self) -> None: ...
 
@@ -93,6 +100,10 @@ class Agent(Peer):
 
     def update(self, backends: Backends) -> None:
         self.process.write(backends)
+
+    def left_out(self) -> set[str]:
+        live = (self.process.state_dir / "kube-nginx.conf").read_text()
+        return set(_DOWN.findall(live))
 
     def close(self) -> None:
         self.process.close()

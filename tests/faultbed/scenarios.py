@@ -13,14 +13,14 @@ LATENCY = 0.8  # seconds
 _STOP_SECONDS = 10.0
 
 
-def killed(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
+def killed(stage: Stage, hold: float = 8.0, after: float = 7.0) -> None:
     """One apiserver is ended by SIGKILL and started again later."""
     with stage.trouble(stage.victim, fault=_killed(stage.victim)):
         stage.rest(hold)
     stage.rest(after)
 
 
-def silent(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
+def silent(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
     """Packets to and from one host are dropped."""
     with stage.trouble(stage.victim, fault=stage.network.silent(stage.victim.host)):
         stage.rest(hold)
@@ -50,7 +50,7 @@ def rejected(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
     stage.rest(after)
 
 
-def frozen(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
+def frozen(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
     """One apiserver is stopped (SIGSTOP), while its kernel goes on accepting connections."""
     with stage.trouble(stage.victim, fault=_frozen(stage.victim)):
         stage.rest(hold)
@@ -72,7 +72,7 @@ def all_unready(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     stage.rest(after)
 
 
-def lossy(stage: Stage, hold: float = 12.0, after: float = 2.0) -> None:
+def lossy(stage: Stage, hold: float = 10.0, after: float = 2.0) -> None:
     """30 % of the packets to one host are lost."""
     fault = stage.network.lossy(stage.victim.host, 30)
     with stage.trouble(stage.victim, fault=fault, serves=True):
@@ -105,7 +105,7 @@ def all_down(stage: Stage, hold: float = 12.0, after: float = 15.0) -> None:
     stage.rest(after)
 
 
-def slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
+def slow(stage: Stage, hold: float = 8.0, after: float = 3.0) -> None:
     """Every answer of all takes 0.8 s, that of /readyz as well."""
     fault = _all(_faulty(apiserver, latency=LATENCY) for apiserver in stage.apiservers)
     with stage.trouble(*stage.apiservers, fault=fault, serves=True):

@@ -50,6 +50,8 @@ class Course:
 
     victim: str = ""
     troubles: list[Trouble] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
+    """The backends that the peer did not use any more just before the fault was mended."""
     added: Optional[tuple[str, float]] = None
     removed: Optional[tuple[str, float]] = None
 
@@ -163,6 +165,7 @@ class Stage:
             for trouble in begun:
                 trouble.struck = time.monotonic()
             yield
+            self.course.left_out = self.peer.left_out()
         for trouble in begun:
             trouble.ends = time.monotonic()
 
@@ -175,6 +178,12 @@ class Stage:
     def rest(self, seconds: float) -> None:
         """Let the load go on."""
         time.sleep(seconds)
+
+    def wait_until_served_by(self, apiserver: Apiserver, seconds: float) -> None:
+        """Let the load go on until this one answers it."""
+        now = time.monotonic()
+        what = f"{apiserver.name} answers clients"
+        self.load.until(lambda seen: apiserver.name in seen.servers(since=now), seconds, what)
 
     def finish(self) -> Result:
         """End the load and return all that it saw."""

@@ -34,11 +34,8 @@ class Seen:
     result: Result
     course: Course
     log: str
-
-    def servers_at_last(self, seconds: float) -> set[str]:
-        """Return who answered the requests of the fault's last seconds."""
-        healed = self.course.healed
-        return set(self.result.servers(healed - seconds, healed))
+    address: str
+    """That of the apiserver that the fault was made at."""
 
 
 Play = Callable[..., Seen]
@@ -94,7 +91,8 @@ def play(bed: Network, certs: Path, nginx: Path) -> Iterator[Play]:
                 result = stage.finish()
         finally:
             logs.append(stage.log)
-        return Seen(measure(result, stage.course), result, stage.course, stage.log)
+        figures, address = measure(result, stage.course), str(stage.victim.address)
+        return Seen(figures, result, stage.course, stage.log, address)
 
     yield play_one
     # pytest shows it with a failure.

@@ -83,9 +83,9 @@ class Node:
         """Return the pid of the master, as systemd has it."""
         return int(self.machine.unit("kube-nginx")["MainPID"])
 
-    def ask(self) -> str:
+    def ask(self, entrance: Address = ENTRANCE) -> str:
         """Return the name of the apiserver that answers through the proxy."""
-        answer = self.output("python3", "-c", _GET, f"https://{ENTRANCE}/")
+        answer = self.output("python3", "-c", _GET, f"https://{entrance}/")
         return str(json.loads(answer)["name"])
 
     def wait_for_answer(self, timeout: float = 10.0) -> str:

@@ -13,6 +13,7 @@ from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.nginx_errors import backend_in_trouble
 from kube_nginx_agent.health.prober import Prober
+from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import Inbox, NginxComplained
 from kube_nginx_agent.intake import Intake
 from kube_nginx_agent.nginx.apply import Applier
@@ -100,20 +101,16 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     applier = Applier(paths, nginx, supervisor, log)
     sessions = SessionWatch(supervisor.worker_uid(), inbox.post)
     sessions.start()
-    monitor = Monitor(
-        Prober(inbox.post, node.id),
-        sessions,
-        Cutter(paths.cut_socket),
-        spread(node, "removal grace", *_REMOVAL_GRACE),
-        sink,
-        problems,
-    )
+    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink, problems)
+    grace = spread(node, "removal grace", *_REMOVAL_GRACE)
+    severer = Severer(monitor, sessions, Cutter(paths.cut_socket), grace, sink, problems)
     return Agent(
         paths=paths,
         node=node,
         inbox=inbox,
         intake=Intake(paths, sink, problems, inbox.post),
         monitor=monitor,
+        severer=severer,
         data_plane=DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems),
         run_folder=run_folder,
         reporter=Reporter(paths, problems, nginx.version()),

@@ -1,4 +1,4 @@
-"""The loop's view of the backends: takes what was observed, says what changed, has sessions cut."""
+"""The loop's view of the backends: takes what was observed, and says what changed."""
 
 from __future__ import annotations
 
@@ -15,49 +15,37 @@ from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
 from kube_nginx_agent.model import HealthCheck, SocketAddress
-from kube_nginx_agent.nginx.cutting import CutError, Cutter
 from kube_nginx_agent.nginx.session_watch import SessionWatch
-from kube_nginx_agent.nginx.sessions import Session
+from kube_nginx_agent.nginx.sessions import has_sent
 from kube_nginx_agent.report import events
 from kube_nginx_agent.report.journal import Sink
 from kube_nginx_agent.report.problems import Problems
 
 _FIRST_LOOK = 0.5
 """Seconds that a list with a new backend waits for the first look at it."""
-_HEARD_LATELY = 0.4
-"""Seconds; less than any backend is in doubt before it is taken as down."""
-_CUT_AGAIN = 1.0
-"""Seconds between two looks for sessions that still hang."""
 
 
 class Monitor:
     """Holds the health of every backend of the list."""
 
-    def __init__(  # noqa: PLR0913 - what it ties together
+    def __init__(
         self,
         prober: Prober,
         sessions: SessionWatch,
-        cutter: Cutter,
-        removal_grace: float,
         sink: Sink,
         problems: Problems,
     ) -> None:
-        """Take the tools; ``removal_grace`` is how long (s) a removed backend keeps sessions."""
+        """Take the tools; nothing is probed before ``want``."""
         self.healths: dict[SocketAddress, Health] = {}
-        self.cut: dict[SocketAddress, int] = {}
-        """How many sessions to each backend were ended."""
+        self.silent_since: dict[SocketAddress, float] = {}
+        """Since when the process of a backend does not answer its probe."""
         self.connect_timeout = ALL_WELL.connect_timeout
         """How long nginx should wait for one of them, by their round-trip times."""
         self._check = HealthCheck()
         self._trust: Trust | None = None
         self._prober = prober
         self._sessions = sessions
-        self._cutter = cutter
-        self._removal_grace = removal_grace
-        self._removed: dict[SocketAddress, float] = {}
-        self._silent_since: dict[SocketAddress, float] = {}
         self._new_until = 0.0
-        self._cut_again: float | None = None
         self._sink = sink
         self._problems = problems
         self._has_list = False
@@ -73,22 +61,18 @@ class Monitor:
         for backend in added:
             # At the agent's own start all are in until a probe says otherwise.
             self.healths[backend] = Health(since=now, is_trusted=not self._has_list)
-            self._removed.pop(backend, None)
         if added and self._has_list:
             self._new_until = now + _FIRST_LOOK
         for backend in self.healths.keys() - wanted:
             del self.healths[backend]
-            self._removed[backend] = now + self._removal_grace
             self._problems.ends(_about(backend))
         self._has_list = self._has_list or bool(wanted)
         self._prober.want(wanted, check, self._make_readyz)
-        self._sessions.want(frozenset(wanted | self._removed.keys()))
 
     @property
     def due(self) -> float | None:
         """When time alone changes something."""
-        dues = [self._cut_again, *self._removed.values()]
-        dues += [health.due for health in self.healths.values()]
+        dues = [health.due for health in self.healths.values()]
         now = time.monotonic()
         return min((due for due in dues if due is not None and due > now), default=None)
 
@@ -125,7 +109,7 @@ class Monitor:
             self._change(backend, hint(health, self._check, now), now)
 
     def tick(self, now: float) -> None:
-        """Let time pass, hurry the probes of what is in doubt, and end what hangs."""
+        """Let time pass, and hurry the probes of what is in doubt."""
         for backend, health in list(self.healths.items()):
             self._change(backend, reconsider(health, self._check, now), now)
         rtt = fleet.slowest(self.healths)
@@ -133,25 +117,17 @@ class Monitor:
         doubts = {b: Doubt(h.is_in_doubt, h.rtt) for b, h in self.healths.items()}
         self._prober.set_doubts(doubts)
         self._say_outlook()
-        self._end_sessions(now)
-
-    def sessions(self) -> dict[SocketAddress, int]:
-        """Return how many sessions each backend has now."""
-        counts: dict[SocketAddress, int] = {}
-        for session in self._sessions.look():
-            counts[session.backend] = counts.get(session.backend, 0) + 1
-        return counts
 
     def _excuse_slow(self, probed: Probed, now: float) -> Observation:
         """Take a process that has sent data to somebody meanwhile as slow, not as frozen."""
         if probed.seen.result is not Result.SILENT:
             if probed.seen.layer is Layer.READYZ:
-                self._silent_since.pop(probed.backend, None)
+                self.silent_since.pop(probed.backend, None)
             return probed.seen
-        since = self._silent_since.setdefault(probed.backend, probed.began)
-        if not _has_sent(self._sessions.look(), probed.backend, now - since):
+        since = self.silent_since.setdefault(probed.backend, probed.began)
+        if not has_sent(self._sessions.look(), probed.backend, now - since):
             return probed.seen
-        del self._silent_since[probed.backend]
+        del self.silent_since[probed.backend]
         return Observation(probed.seen.layer, Result.ALIVE, "slow")
 
     def _change(self, backend: SocketAddress, after: Health, now: float) -> None:
@@ -178,42 +154,6 @@ class Monitor:
         error = AgentError(what, hint=hint_)
         self._problems.begins("fleet", events.ALL_DOWN, error, {})
 
-    def _end_sessions(self, now: float) -> None:
-        stuck = fleet.stuck(self.healths)
-        removed = {backend for backend, due in self._removed.items() if due <= now}
-        if stuck or removed:
-            sessions = self._sessions.look()
-            for backend in stuck:
-                found = [session for session in sessions if session.backend == backend]
-                if not self._is_heard(backend, found, now):
-                    self._cut(backend, found, "it does not answer")
-            for backend in removed:
-                found = [session for session in sessions if session.backend == backend]
-                self._cut(backend, found, "it was removed from the list")
-                del self._removed[backend]
-        self._cut_again = now + _CUT_AGAIN if stuck else None
-
-    def _is_heard(self, backend: SocketAddress, sessions: list[Session], now: float) -> bool:
-        """Tell whether a session shows life that the probes have missed, as under packet loss."""
-        if self.healths[backend].cause is Result.SILENT:
-            since = self._silent_since.get(backend, now - _HEARD_LATELY)
-            return _has_sent(sessions, backend, now - since)
-        return any(not s.is_connecting and s.heard_ago < _HEARD_LATELY for s in sessions)
-
-    def _cut(self, backend: SocketAddress, sessions: list[Session], why: str) -> None:
-        try:
-            count = self._cutter.cut(sessions)
-        except CutError as error:
-            self._problems.begins("cut", events.CUT_FAILED, error, {})
-            return
-        if not count:
-            return
-        self._problems.ends("cut")
-        self.cut[backend] = self.cut.get(backend, 0) + count
-        noun = "session" if count == 1 else "sessions"
-        message = f"{backend}: {count} {noun} ended, because {why}"
-        self._sink(events.SESSIONS_CUT, message, {"BACKEND": str(backend), "COUNT": str(count)})
-
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)
         if self._check.readyz.enabled and self._trust.file is None:
@@ -226,11 +166,6 @@ class Monitor:
     def _make_readyz(self, backend: SocketAddress) -> ReadyzProbe:
         trust = self._trust or Trust(None)
         return ReadyzProbe(backend, self._check.path, trust.context)
-
-
-def _has_sent(sessions: list[Session], backend: SocketAddress, within: float) -> bool:
-    """Tell whether data has come from the backend in the last ``within`` seconds."""
-    return any(s.backend == backend and s.has_answered and s.data_ago < within for s in sessions)
 
 
 def _about(backend: SocketAddress) -> str:

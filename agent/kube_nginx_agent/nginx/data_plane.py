@@ -18,6 +18,7 @@ from kube_nginx_agent.nginx.process import (
     ProcessGoneError,
     Worker,
     is_alive,
+    is_retiring,
     is_stopped,
     send_signal,
     workers,
@@ -32,6 +33,7 @@ MAX_DRAINING = 8
 """Generations of old workers that may serve their last sessions side by side."""
 
 _MUTE_FOR = 3.0  # seconds in which nginx accepts but does not answer, until it counts as hung
+_RETIRING_FOR = 0.5
 _ASK_AGAIN = 0.5
 _ROOM_AGAIN = 5.0  # seconds until it is looked whether an old generation has ended
 _RESTART = "restart"
@@ -63,7 +65,7 @@ class DataPlane:
         self._restarts = Backoff(_FIRST_RESTART, _LONGEST_RESTART)
         self._backoff_upgrade = Backoff()
         self._ended_at: float | None = None
-        self._mute_since: float | None = None
+        self._unfit_since: float | None = None
         self.master: Process | None = None
         self.served: str | None = None
         """The generation that nginx says it serves."""
@@ -83,12 +85,15 @@ class DataPlane:
         sessions for.
         """
         self.observe(now)
+        if self._unfit_since is not None:
+            return None
+        self._finish_upgrade(now)
         if self.served == wanted.generation:
             self._restore(wanted)
             if self._serves_clients(wanted, desired):
                 self._note_live(wanted)
                 self._upgrade(now)
-        elif self._mute_since is None:
+        else:
             retry = self._backoff.due(wanted.generation)
             restart = self._restarts.due(_RESTART) if self.master is None else None
             wait = max(retry or now, restart or now)
@@ -102,7 +107,7 @@ class DataPlane:
         return None
 
     def observe(self, now: float) -> None:
-        """Look at nginx and ask it what it serves; heal it where it is hung."""
+        """Look at nginx and ask it what it serves; heal it where it serves no new clients."""
         self.due = None
         before, self.master = self.master, self._supervisor.master()
         if before and before != self.master and not is_alive(before):
@@ -111,7 +116,7 @@ class DataPlane:
         answer = self._applier.ask() if self.master else NoAnswer.ABSENT
         self._note_served(answer.generation if isinstance(answer, Answer) else None)
         self.draining = len(self._draining())
-        self._end_mute(now, is_mute=answer is NoAnswer.MUTE)
+        self._end_unfit(now, is_mute=answer is NoAnswer.MUTE)
 
     def start_from_disk(self) -> None:
         """Start nginx from the live config as it is, where nothing better is known."""
@@ -172,15 +177,26 @@ class DataPlane:
             self._sink(events.LIVE_RESTORED, _difference(found, wanted), {})
         self._problems.ends("live config", "the live config can be written again")
 
+    def _finish_upgrade(self, now: float) -> None:
+        """Go on where an agent has ended within an upgrade, and two masters accept side by side."""
+        new = self.master
+        if new is None or not self._upgrader.is_unfinished(new) or self._upgrade_waits(now):
+            return
+        try:
+            old = self._upgrader.finish(new)
+        except AgentError as error:
+            self.observe(time.monotonic())
+            self._note_upgrade_failed(error)
+        else:
+            self._note_upgraded(old, new)
+
     def _upgrade(self, now: float) -> None:
         """Bring nginx to the installed binary, when that is another one."""
         old = self.master
         if old is None or not self._upgrader.is_needed(old):
             self._problems.ends("binary", "nginx is the installed one")
             return
-        wait = self._backoff_upgrade.due(_UPGRADE)
-        if wait is not None and wait > now:
-            self._wake(wait)
+        if self._upgrade_waits(now):
             return
         try:
             self._upgrader.check_usable()
@@ -188,16 +204,30 @@ class DataPlane:
                 return
             self.master = self._upgrader.upgrade(old)
         except AgentError as error:
-            self._wake(now + self._backoff_upgrade.failed(_UPGRADE, time.monotonic()))
-            self._problems.begins("binary", events.UPGRADE_FAILED, error, {})
-            return
+            self._note_upgrade_failed(error)
+        else:
+            self._note_upgraded(old, self.master)
+
+    def _upgrade_waits(self, now: float) -> bool:
+        wait = self._backoff_upgrade.due(_UPGRADE)
+        if wait is None or wait <= now:
+            return False
+        self._wake(wait)
+        return True
+
+    def _note_upgrade_failed(self, error: AgentError) -> None:
+        now = time.monotonic()
+        self._wake(now + self._backoff_upgrade.failed(_UPGRADE, now))
+        self._problems.begins("binary", events.UPGRADE_FAILED, error, {})
+
+    def _note_upgraded(self, old: Process, new: Process) -> None:
         self._backoff_upgrade.succeeded()
         self._problems.ends("binary")
         message = (
-            f"nginx was upgraded to {self._upgrader.version()}: master {self.master.pid} has "
-            f"taken over, {old.pid} serves its last sessions"
+            f"nginx was upgraded to {self._upgrader.version()}: master {new.pid} has taken over, "
+            f"{old.pid} serves its last sessions"
         )
-        self._sink(events.NGINX_UPGRADED, message, {"NGINX_PID": str(self.master.pid)})
+        self._sink(events.NGINX_UPGRADED, message, {"NGINX_PID": str(new.pid)})
 
     def _serves_clients(self, wanted: Rendered, desired: Desired) -> bool:
         """Tell whether the job is done; after a failure nginx's word for it is not enough."""
@@ -261,21 +291,27 @@ class DataPlane:
         if stopped:
             self._wake(time.monotonic() + _ASK_AGAIN)
 
-    def _end_mute(self, now: float, *, is_mute: bool) -> None:
-        """Kill an nginx that has accepted but not answered for a while; it is started again."""
-        if not is_mute or self.master is None:
-            self._mute_since = None
+    def _end_unfit(self, now: float, *, is_mute: bool) -> None:
+        """Kill an nginx that serves no new clients; it is started again.
+
+        It is hung when it has accepted but not answered for a while, or it was told to quit: by
+        hand, or as the old one of an upgrade whose new master has ended since.
+        """
+        if self.master is None or not (is_mute or is_retiring(self.master)):
+            self._unfit_since = None
             return
-        if self._mute_since is None:
-            self._mute_since = now
-        if now - self._mute_since < _MUTE_FOR:
+        if self._unfit_since is None:
+            self._unfit_since = now
+        if now - self._unfit_since < (_MUTE_FOR if is_mute else _RETIRING_FOR):
             self._wake(now + _ASK_AGAIN)
             return
-        message = f"nginx (master {self.master.pid}) is hung: it is killed and started again"
+        how = "is hung" if is_mute else "was told to quit and takes no new connections"
+        message = f"nginx (master {self.master.pid}) {how}: it is killed and started again"
         self._sink(events.NGINX_HUNG, message, {"NGINX_PID": str(self.master.pid)})
-        for process in self._processes():
+        # The workers of one that retires serve their sessions to the end, if they are let.
+        for process in self._processes() if is_mute else [self.master]:
             _signal(process, signal.SIGKILL)
-        self._mute_since = None
+        self._unfit_since = None
         self._wake(now + _ASK_AGAIN)
 
 

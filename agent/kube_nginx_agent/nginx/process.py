@@ -97,7 +97,7 @@ def find_master(pid_file: Path, binary: Path) -> Process | None:
         process = identify(int(pid_file.read_text(encoding="ascii")))
     except (OSError, ValueError):
         return None
-    return process if process and _is_master(process.pid, binary) else None
+    return process if process and is_master(process.pid, binary) else None
 
 
 def find_lost_master(config: Path, binary: Path) -> Process | None:
@@ -109,13 +109,13 @@ def find_lost_master(config: Path, binary: Path) -> Process | None:
     found = (
         identify(pid)
         for pid, title in titles.items()
-        if title.endswith(f" -c {config}") and _is_master(pid, binary)
+        if title.endswith(f" -c {config}") and is_master(pid, binary)
     )
     masters = sorted((process.start_time, process) for process in found if process)
     return masters[-1][1] if masters else None
 
 
-def _is_master(pid: int, binary: Path) -> bool:
+def is_master(pid: int, binary: Path) -> bool:
     """Tell a master by its title, which also names the binary that somebody has moved away."""
     title = title_of(pid)
     if not title.startswith(_MASTER_TITLE):
@@ -141,6 +141,12 @@ def workers(master: Process) -> list[Worker]:
         if process and title.startswith(_WORKER_TITLE):
             found.append(Worker(process, _RETIRING_TITLE in title))
     return found
+
+
+def is_retiring(master: Process) -> bool:
+    """Tell whether it was told to quit: it serves its last sessions and starts no worker again."""
+    titles = [title_of(pid) for pid in _children(master.pid)]
+    return bool(titles) and all(_RETIRING_TITLE in title for title in titles)
 
 
 def is_worker(pid: int) -> bool:

@@ -81,6 +81,11 @@ def list_sessions(
     return found
 
 
+def has_sent(sessions: Iterable[Session], backend: SocketAddress, within: float) -> bool:
+    """Tell whether data has come from the backend in the last ``within`` seconds."""
+    return any(s.backend == backend and s.has_answered and s.data_ago < within for s in sessions)
+
+
 def diag_socket() -> socket.socket:
     """Return a socket for questions to sock_diag."""
     diag = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)

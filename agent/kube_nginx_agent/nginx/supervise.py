@@ -93,9 +93,14 @@ class Standalone:
 
     def stop(self) -> None:
         """End nginx and all its sessions, hung or not."""
-        master = self.master()
-        if master is None:
-            return
+        for _ in ("it", "the one before, while an upgrade drains"):
+            master = self.master()
+            if master:
+                self._end(master)
+        for left in (self._paths.generation_socket, self._paths.pid_file):
+            left.unlink(missing_ok=True)
+
+    def _end(self, master: Process) -> None:
         processes = [worker.process for worker in workers(master)]
         with suppress(ProcessGoneError):
             send_signal(master, signal.SIGTERM)
@@ -104,8 +109,7 @@ class Standalone:
             if is_alive(process):
                 with suppress(ProcessGoneError):
                     send_signal(process, signal.SIGKILL)
-        for left in (self._paths.generation_socket, self._paths.pid_file):
-            left.unlink(missing_ok=True)
+                wait_until_gone(process, _STOP_TIMEOUT)
 
 
 class Attached:

@@ -11,25 +11,29 @@ from __future__ import annotations
 import hashlib
 import signal
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from kube_nginx_agent.nginx import generation
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
+from kube_nginx_agent.nginx.orphans import retire_orphans
 from kube_nginx_agent.nginx.process import (
     Process,
     ProcessGoneError,
     find_master,
     identify,
     is_alive,
+    is_master,
     parent_of,
-    runs,
     send_signal,
+    wait_until_gone,
     workers,
 )
 from kube_nginx_agent.paths import Paths
 
 _TIMEOUT = 10.0  # seconds; a new binary answers after 30 ms
+_END_TIMEOUT = 2.0
 _ASK_TIMEOUT = 0.5
 _POLL = 0.01
 
@@ -61,55 +65,96 @@ class Upgrader:
         """Tell whether nginx takes USR2: not while the upgrade before still drains."""
         return self._previous(master) is None
 
+    def is_unfinished(self, master: Process) -> bool:
+        """Tell whether ``master`` has taken over, and the one before still accepts beside it."""
+        old = self._previous(master)
+        return old is not None and _accepts(old)
+
     def upgrade(self, master: Process) -> Process:
         """Have the installed binary take over from ``master``, and return the new master.
 
         Raise NginxError when it does not; the old one then goes on as if nothing had been.
         """
         self._nginx.test(self._paths.live)
+        before = _last_renamed(self._paths.pid_file)
         try:
             send_signal(master, signal.SIGUSR2)
         except ProcessGoneError as error:
             raise NginxError("nginx ended before it could be upgraded") from error
-        new = self._await_answer(master)
-        self.retire_previous(new)
+        return self._hand_over(master, before)
+
+    def finish(self, master: Process) -> Process:
+        """Do the rest of an upgrade to ``master`` that is_unfinished; return the old master.
+
+        Raise NginxError when ``master`` does not serve; it is then ended, and the old one goes on.
+        """
+        old = self._previous(master)
+        if old is None:
+            raise NginxError("the old nginx ended while it was upgraded")
+        self._hand_over(old, _last_renamed(self._paths.pid_file))
+        return old
+
+    def _hand_over(self, old: Process, before: int | None) -> Process:
+        """Have ``old`` retire as soon as its successor serves, and return that.
+
+        ``before`` is when the pid file was last renamed, before the successor was started.
+        """
+        try:
+            new = self._await_answer(old, before)
+        except NginxError:
+            retire_orphans(self._paths.generation_socket, self._paths.nginx)
+            raise
+        self._retire(old)
         return new
 
-    def retire_previous(self, master: Process) -> Process | None:
-        """Have the master that ``master`` took over from retire, if it still accepts; return it."""
-        old = self._previous(master)
-        if old is None or not _accepting(old):
-            return None
+    def _retire(self, old: Process) -> None:
         deadline = time.monotonic() + _TIMEOUT
-        send_signal(old, signal.SIGQUIT)
-        while is_alive(old) and _accepting(old):
+        with suppress(ProcessGoneError):
+            send_signal(old, signal.SIGQUIT)
+        while is_alive(old) and _accepts(old):
             if time.monotonic() > deadline:
                 raise NginxError(f"the old nginx (pid {old.pid}) does not retire")
             time.sleep(_POLL)
-        return old
 
     def _previous(self, master: Process) -> Process | None:
         """Return the master that started this one; nginx's new master is a child of the old."""
         parent = parent_of(master.pid)
-        return identify(parent) if parent and runs(parent, self._paths.nginx) else None
+        return identify(parent) if parent and is_master(parent, self._paths.nginx) else None
 
-    def _await_answer(self, old: Process) -> Process:
+    def _await_answer(self, old: Process, before: int | None) -> Process:
+        """Return the new master once it serves; end one that does not."""
         deadline = time.monotonic() + _TIMEOUT
         new: Process | None = None
         while time.monotonic() < deadline:
-            new = find_master(self._paths.pid_file, self._paths.nginx)
-            if new and new != old and self._answers(new):
-                return new
+            renamed = _last_renamed(self._paths.pid_file)  # looked at first: what is read is later
+            found = find_master(self._paths.pid_file, self._paths.nginx)
+            if found and found != old:
+                new = found
+                if self._answers(new):
+                    return new
+            elif found == old and renamed not in (None, before):
+                # nginx has moved its pid file away for the new one, and back when that had ended.
+                raise self._refusal("ended at once")
             if not is_alive(old):
                 raise NginxError("nginx ended while it was upgraded")
             time.sleep(_POLL)
-        if new and new != old:
-            send_signal(new, signal.SIGTERM)
-        raise NginxError(
-            f"the installed nginx did not take over within {_TIMEOUT:g} s; the old one goes on",
+        if new:
+            self._end(new)
+        raise self._refusal(f"did not take over within {_TIMEOUT:g} s")
+
+    def _refusal(self, what: str) -> NginxError:
+        return NginxError(
+            f"the installed nginx {what}; the old one goes on",
             where=str(self._paths.nginx),
             hint="the journal of kube-nginx has its words",
         )
+
+    def _end(self, new: Process) -> None:
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessGoneError):
+                send_signal(new, signum)
+            if wait_until_gone(new, _END_TIMEOUT):
+                return
 
     def _answers(self, new: Process) -> bool:
         answer = generation.ask(self._paths.generation_socket, _ASK_TIMEOUT)
@@ -118,8 +163,16 @@ class Upgrader:
         return answer.worker_pid in {worker.process.pid for worker in workers(new)}
 
 
-def _accepting(master: Process) -> bool:
+def _accepts(master: Process) -> bool:
     return any(not worker.retiring for worker in workers(master))
+
+
+def _last_renamed(file: Path) -> int | None:
+    """Return the time of the last change of its inode, which a rename is too."""
+    try:
+        return file.stat().st_ctime_ns
+    except OSError:
+        return None
 
 
 def _digest(binary: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kube_nginx_agent import __version__
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.monitor import Monitor
+from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.model import Desired, Server
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.paths import Paths
@@ -73,6 +74,7 @@ class Reporter:
         wanted: str | None,
         data_plane: DataPlane,
         monitor: Monitor,
+        severer: Severer,
         reloads: Reloads,
         *,
         has_looked: bool,
@@ -86,7 +88,7 @@ class Reporter:
             started_at=self._started_at,
             updated_at=time.time(),
             listen=tuple(map(str, desired.listen)) if desired else (),
-            backends=_backends(desired, monitor) if desired else (),
+            backends=_backends(desired, monitor, severer) if desired else (),
             nginx_pid=master.pid if master else None,
             nginx_version=self._nginx_version,
             generation=served,
@@ -110,8 +112,8 @@ class Reporter:
             self._manager.ready()
 
 
-def _backends(desired: Desired, monitor: Monitor) -> tuple[BackendStatus, ...]:
-    sessions = monitor.sessions()
+def _backends(desired: Desired, monitor: Monitor, severer: Severer) -> tuple[BackendStatus, ...]:
+    sessions = severer.counts()
     steady_to_wall = time.time() - time.monotonic()
     found = []
     for server in sorted(desired.servers, key=lambda server: server.address.ip.packed):
@@ -126,7 +128,7 @@ def _backends(desired: Desired, monitor: Monitor) -> tuple[BackendStatus, ...]:
                 takes_connections=not server.down,
                 rtt_ms=None if health.rtt is None else round(health.rtt * 1000, 3),
                 sessions=sessions.get(server.address, 0),
-                sessions_cut=monitor.cut.get(server.address, 0),
+                sessions_cut=severer.ended.get(server.address, 0),
                 weight=server.weight,
                 backup=server.backup,
             )

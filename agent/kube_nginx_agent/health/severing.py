@@ -1,0 +1,107 @@
+"""Which sessions are better ended: those that hang, and those whose backend was removed."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from kube_nginx_agent.health import fleet
+from kube_nginx_agent.health.monitor import Monitor
+from kube_nginx_agent.health.observation import Result
+from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.nginx.cutting import CutError, Cutter
+from kube_nginx_agent.nginx.session_watch import SessionWatch
+from kube_nginx_agent.nginx.sessions import Session, has_sent
+from kube_nginx_agent.report import events
+from kube_nginx_agent.report.journal import Sink
+from kube_nginx_agent.report.problems import Problems
+
+_HEARD_LATELY = 0.4
+"""Seconds; less than any backend is in doubt before it is taken as down."""
+_LOOK_AGAIN = 1.0
+"""Seconds between two looks for sessions that still hang."""
+
+
+class Severer:
+    """Ends sessions once nginx gives the backend no new ones."""
+
+    def __init__(  # noqa: PLR0913 - what it ties together
+        self,
+        monitor: Monitor,
+        sessions: SessionWatch,
+        cutter: Cutter,
+        removal_grace: float,
+        sink: Sink,
+        problems: Problems,
+    ) -> None:
+        """Take the tools; ``removal_grace`` is how long (s) a removed backend keeps sessions."""
+        self.ended: dict[SocketAddress, int] = {}
+        """How many sessions to each backend were ended."""
+        self._monitor = monitor
+        self._sessions = sessions
+        self._cutter = cutter
+        self._removal_grace = removal_grace
+        self._backends: set[SocketAddress] = set()
+        self._removed: dict[SocketAddress, float] = {}
+        self._look_again: float | None = None
+        self._sink = sink
+        self._problems = problems
+
+    @property
+    def due(self) -> float | None:
+        """When there is something to end, or to look for."""
+        dues = [*self._removed.values(), *([self._look_again] if self._look_again else [])]
+        return min(dues, default=None)
+
+    def want(self, backends: Iterable[SocketAddress], now: float) -> None:
+        """Take the list as it is now; who is no longer on it keeps its sessions for a while."""
+        wanted = set(backends)
+        for backend in self._backends - wanted:
+            self._removed[backend] = now + self._removal_grace
+        for backend in wanted:
+            self._removed.pop(backend, None)
+        self._backends = wanted
+        self._sessions.want(frozenset(wanted | self._removed.keys()))
+
+    def counts(self) -> dict[SocketAddress, int]:
+        """Return how many sessions each backend has now."""
+        counts: dict[SocketAddress, int] = {}
+        for session in self._sessions.look():
+            counts[session.backend] = counts.get(session.backend, 0) + 1
+        return counts
+
+    def sever(self, now: float) -> None:
+        """End what is to be ended now."""
+        stuck = fleet.stuck(self._monitor.healths)
+        removed = {backend for backend, due in self._removed.items() if due <= now}
+        if stuck or removed:
+            sessions = self._sessions.look()
+            for backend in stuck:
+                found = [session for session in sessions if session.backend == backend]
+                if not self._is_heard(backend, found, now):
+                    self._end(backend, found, "it does not answer")
+            for backend in removed:
+                found = [session for session in sessions if session.backend == backend]
+                self._end(backend, found, "it was removed from the list")
+                del self._removed[backend]
+        self._look_again = now + _LOOK_AGAIN if stuck else None
+
+    def _is_heard(self, backend: SocketAddress, sessions: list[Session], now: float) -> bool:
+        """Tell whether a session shows life that the probes have missed, as under packet loss."""
+        if self._monitor.healths[backend].cause is Result.SILENT:
+            since = self._monitor.silent_since.get(backend, now - _HEARD_LATELY)
+            return has_sent(sessions, backend, now - since)
+        return any(not s.is_connecting and s.heard_ago < _HEARD_LATELY for s in sessions)
+
+    def _end(self, backend: SocketAddress, sessions: list[Session], why: str) -> None:
+        try:
+            count = self._cutter.cut(sessions)
+        except CutError as error:
+            self._problems.begins("cut", events.CUT_FAILED, error, {})
+            return
+        if not count:
+            return
+        self._problems.ends("cut")
+        self.ended[backend] = self.ended.get(backend, 0) + count
+        noun = "session" if count == 1 else "sessions"
+        message = f"{backend}: {count} {noun} ended, because {why}"
+        self._sink(events.SESSIONS_CUT, message, {"BACKEND": str(backend), "COUNT": str(count)})

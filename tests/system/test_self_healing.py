@@ -1,0 +1,420 @@
+"""What breaks on a node mends itself, with no more privileges than the installed units have.
+
+One node for all of it: each fault is gone again before the next. None depends on the release.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from kube_nginx_agent.report import events
+from support.address import Address
+from system.machine import Machine, wait_until
+from system.network import Fleet
+from system.node import UNITS, Node
+from system.roots import cache_folder, get_root
+
+pytestmark = pytest.mark.xdist_group("self-healing")
+
+NGINX = "/usr/libexec/kube-nginx/nginx"
+LIVE = "/var/lib/kube-nginx/kube-nginx.conf"
+RUN = "/run/kube-nginx"
+POLL = 10.0
+"""Seconds after which the agent finds what no event has told it."""
+
+_MOVE_STATE = """
+systemctl stop kube-nginx-agent kube-nginx
+cp -a /var/lib/kube-nginx /var/lib/kept
+mount -t tmpfs -o size=256k,mode=755,uid=kube-nginx,gid=kube-nginx tmpfs /var/lib/kube-nginx
+cp -a /var/lib/kept/. /var/lib/kube-nginx
+systemctl start kube-nginx kube-nginx-agent
+"""
+_MOVE_STATE_BACK = """
+systemctl stop kube-nginx-agent kube-nginx
+umount /var/lib/kube-nginx
+rm -r /var/lib/kept
+systemctl start kube-nginx kube-nginx-agent
+"""
+_BREAK = f"""
+echo 'no program' >{NGINX}.bad
+chmod 755 {NGINX}.bad
+mv {NGINX}.bad {NGINX}
+"""
+_READ_AS_NEEDRESTART = """
+use strict;
+our %nrconf = (override_rc => { qr(^dbus) => 0 });
+my ($file, @units) = @ARGV;
+eval do { local(@ARGV, $/) = $file; <> };
+die $@ if $@;
+for my $unit (@units) {
+    for my $re (keys %{$nrconf{override_rc}}) {
+        print "$unit $nrconf{override_rc}{$re}\n" if "$unit.service" =~ /$re/;
+    }
+}
+"""
+_EDITS = """
+import os, sys
+for number in range(1000):
+    text = sys.argv[2] if number == 999 else f"backends: [192.0.2.{number % 250 + 1}]\\n"
+    with open("/etc/kube-nginx/part", "w") as part:
+        part.write(text)
+    os.replace("/etc/kube-nginx/part", sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(repository: Path) -> Iterator[Machine]:
+    with Machine(get_root("trixie"), "healing", {repository: "/srv/apt"}) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def fleet(machine: Machine) -> Iterator[Fleet]:
+    certs = cache_folder().parent / "certs"
+    certs.mkdir(parents=True, exist_ok=True)
+    with Fleet(machine, certs) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine) -> Node:
+    node = Node(machine)
+    node.install()
+    return node
+
+
+@pytest.fixture
+def node(installed: Node, fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Node]:
+    """The node, well, and well again after the test; a failed test shows what it said."""
+    failed = request.session.testsfailed
+    installed.configure_and_wait(fleet.backends_yaml())
+    wait_until_well(installed)
+    since = time.time()
+    yield installed
+    if request.session.testsfailed > failed:
+        print(installed.machine.journal(f"--since=@{since:.3f}"))
+
+
+def wait_until_well(node: Node, timeout: float = 20.0) -> dict[str, Any]:
+    def well() -> dict[str, Any]:
+        status = node.status()
+        return status if status["exit_code"] == 0 else {}
+
+    return wait_until(well, timeout, "the node to be well")
+
+
+def reported(node: Node, words: str, timeout: float = 5.0) -> dict[str, Any]:
+    """Wait until these words stand among the open problems; return the status that has them."""
+
+    def status() -> dict[str, Any]:
+        now = node.status()
+        return now if words in str(now.get("problems")) else {}
+
+    found = wait_until(status, timeout, f"a report of {words!r}")
+    assert found["exit_code"] == 1
+    return found
+
+
+def pass_now(node: Node) -> None:
+    """Have the agent look at everything, where it would only do so in its own time."""
+    node.run("systemctl", "reload", "kube-nginx-agent", check=False)
+
+
+def master(node: Node) -> int:
+    return int(node.output("cat", f"{RUN}/nginx.pid"))
+
+
+def workers(node: Node) -> list[int]:
+    return list(map(int, node.output("pgrep", "-P", str(master(node))).split()))
+
+
+def entries_since(node: Node, kind: events.Kind, since: float) -> list[dict[str, Any]]:
+    return node.machine.entries(
+        "-u", "kube-nginx-agent", f"--since=@{since:.3f}", f"MESSAGE_ID={kind.message_id}"
+    )
+
+
+def servers(node: Node) -> set[str]:
+    """Return the servers in the config that is live."""
+    return set(re.findall(r"^ +server (\S+:\d+)[ ;]", node.output("cat", LIVE), re.MULTILINE))
+
+
+# nginx's processes
+
+
+def test_killed_worker_is_replaced(node: Node) -> None:
+    before, (killed, *_) = master(node), workers(node)
+
+    node.run("kill", "-KILL", str(killed))
+
+    wait_until(lambda: killed not in workers(node) and len(workers(node)) == 2, 5, "a new worker")
+    assert master(node) == before
+    node.ask()
+
+
+def test_stopped_master_goes_on_and_takes_the_next_list(node: Node, fleet: Fleet) -> None:
+    since, before = time.time(), master(node)
+    node.run("kill", "-STOP", str(before))
+
+    node.configure(f"backends: [{fleet.addresses[0]}]\n")
+
+    wait_until(lambda: servers(node) == {fleet.addresses[0]}, POLL, "the next list to be live")
+    wait_until_well(node)
+    assert master(node) == before
+    assert entries_since(node, events.NGINX_HUNG, since)
+    assert node.ask() == "api1"
+
+
+def test_stopped_workers_go_on(node: Node) -> None:
+    since, before = time.time(), workers(node)
+    node.run("kill", "-STOP", *map(str, before))
+
+    node.wait_for_answer(POLL + 5)
+
+    assert workers(node) == before
+    assert entries_since(node, events.NGINX_HUNG, since)
+    wait_until_well(node)
+
+
+# Its config
+
+
+@pytest.mark.parametrize(
+    ("hand", "difference"),
+    [
+        pytest.param(f"sed -i s/4096/1/ {LIVE}", "worker_connections 1;", id="edited"),
+        pytest.param(f"truncate -s 100 {LIVE}", "more lines", id="truncated"),
+        pytest.param(f"rm {LIVE}", "was gone", id="deleted"),
+    ],
+)
+def test_changed_live_config_is_restored_without_a_reload(
+    node: Node, hand: str, difference: str
+) -> None:
+    since, text, before = time.time(), node.output("cat", LIVE), workers(node)
+
+    node.shell(hand)
+
+    wait_until(lambda: entries_since(node, events.LIVE_RESTORED, since), 5, "the restored config")
+    assert node.output("cat", LIVE) == text
+    assert difference in entries_since(node, events.LIVE_RESTORED, since)[0]["MESSAGE"]
+    assert workers(node) == before
+
+
+# Its binary
+
+
+@contextmanager
+def other_binary(node: Node, make: str) -> Iterator[None]:
+    """Put what a shell command writes to its output in the place of the binary, for a while."""
+    node.shell(f"ln {NGINX} {NGINX}.good")
+    node.shell(f"({make}) >{NGINX}.other; chmod 755 {NGINX}.other; mv {NGINX}.other {NGINX}")
+    try:
+        yield
+    finally:
+        node.shell(f"mv {NGINX}.good {NGINX}")
+
+
+def test_other_binary_takes_over_and_systemd_follows(node: Node) -> None:
+    first = node.nginx_pid()
+    restarts = node.machine.unit("kube-nginx")["NRestarts"]
+    with node.load(rate=20.0, watches=5) as load, other_binary(node, f"cat {NGINX}; echo newer"):
+        load.until(lambda seen: len(seen.lines) > 5, 10, "open watches")
+        pass_now(node)
+        second = master(node)
+        load.until(lambda seen: seen.longest_stall() < 3 and len(seen.lines) > 20, 10, "lines")
+        assert (second != first, node.nginx_pid()) == (True, first)
+        seen = load.stop()
+
+        wait_until(lambda: node.nginx_pid() == second, 10, "systemd to follow the new master")
+
+    assert (seen.count("failed"), seen.cuts) == (0, [])
+    assert node.machine.unit("kube-nginx")["NRestarts"] == restarts
+    pass_now(node)
+    wait_until_well(node)
+
+
+def test_new_master_that_is_killed_while_the_old_one_drains_is_replaced(node: Node) -> None:
+    first = master(node)
+    with node.load(rate=20.0, watches=5) as load, other_binary(node, f"cat {NGINX}; echo newest"):
+        load.until(lambda seen: len(seen.lines) > 5, 10, "open watches")
+        pass_now(node)
+        second = master(node)
+        assert second != first
+        killed = time.monotonic()
+        node.run("kill", "-KILL", str(second))
+        wait_until(lambda: node.nginx_pid() not in (0, first, second), 10, "another master")
+        load.until(lambda seen: seen.count("ok", since=killed + 2.0) > 20, 10, "traffic again")
+        seen = load.stop()
+
+    assert seen.count("failed", since=killed + 2.0) == 0
+    pass_now(node)
+    wait_until_well(node)
+
+
+@pytest.mark.parametrize(
+    ("hand", "words"),
+    [
+        pytest.param(_BREAK, "Exec format error", id="broken"),
+        pytest.param(f"rm {NGINX}", "there is no nginx", id="missing"),
+    ],
+)
+def test_broken_or_missing_binary_leaves_the_running_nginx(
+    node: Node, hand: str, words: str
+) -> None:
+    before = workers(node)
+    node.shell(f"ln {NGINX} {NGINX}.good\n{hand}")
+    try:
+        pass_now(node)
+
+        reported(node, words)
+        node.ask()
+    finally:
+        node.shell(f"mv {NGINX}.good {NGINX}")
+
+    wait_until_well(node)
+    assert workers(node) == before
+
+
+def test_upgrade_of_a_library_restarts_the_agent_alone(node: Node) -> None:
+    file = "/etc/needrestart/conf.d/kube-nginx-agent.conf"
+    node.run("perl", "-c", file)
+
+    overridden = node.output("perl", "-e", _READ_AS_NEEDRESTART, file, *UNITS)
+
+    assert overridden.splitlines() == ["kube-nginx 0"]
+
+
+# The port
+
+
+def test_held_port_leaves_the_old_one_served_and_is_taken_when_it_is_free(
+    node: Node, fleet: Fleet
+) -> None:
+    there = Address("127.0.0.1", 9443)
+    listener = f"import socket, time; s = socket.create_server(('{there.host}', {there.port}))"
+    command = ["python3", "-c", f"{listener}; time.sleep(600)"]
+    node.run("systemd-run", "--quiet", "--unit=stranger", *command)
+    wait_until(lambda: node.output("ss", "-Hltn", f"sport = :{there.port}"), 5, "the stranger")
+
+    node.configure(f'listen: "{there}"\n{fleet.backends_yaml()}')
+
+    status = reported(node, "it is held by")
+    assert str(there) in str(status["problems"])
+    node.ask()
+
+    node.run("systemctl", "stop", "stranger")
+    wait_until_well(node)
+    assert node.ask(there) in {"api1", "api2", "api3"}
+
+
+# The disk, and the run folder
+
+
+def test_full_disk_leaves_the_last_list_until_there_is_room(node: Node, fleet: Fleet) -> None:
+    node.shell(_MOVE_STATE)
+    try:
+        before = wait_until_well(node)
+        node.shell("cat /dev/zero >/var/lib/kube-nginx/filler 2>/dev/null || true")
+
+        node.configure(f"backends: [{fleet.addresses[0]}]\n")
+
+        assert reported(node, "No space left")["generation"] == before["generation"]
+        node.ask()
+
+        node.shell("rm /var/lib/kube-nginx/filler")
+        wait_until_well(node)
+        assert servers(node) == {fleet.addresses[0]}
+    finally:
+        node.shell(_MOVE_STATE_BACK)
+
+
+def test_emptied_run_folder_is_filled_again_and_no_session_is_cut(node: Node) -> None:
+    all_but = ("find", RUN, "-mindepth", "1", "!", "-name", "cut.sock")
+    before = set(node.output(*all_but).split())
+    with node.load(rate=20.0, watches=5) as load:
+        load.until(lambda seen: len(seen.lines) > 5, 10, "open watches")
+        node.run(*all_but, "-delete")
+
+        wait_until(lambda: set(node.output(*all_but).split()) == before, POLL + 5, f"{before}")
+        wait_until_well(node)
+        lines = len(load.so_far().lines)
+        load.until(lambda seen: len(seen.lines) > lines + 5, 10, "lines on the watches")
+        seen = load.stop()
+
+    assert (seen.count("failed"), seen.cuts) == (0, [])
+
+
+# What is around the node
+
+
+def test_first_apiserver_that_returns_is_used_within_a_second(node: Node, fleet: Fleet) -> None:
+    since = time.time()
+    with node.load(rate=20.0, watches=0) as load:
+        load.until(lambda seen: seen.count("ok") > 10, 10, "traffic")
+        for apiserver in fleet.apiservers:
+            apiserver.kill()
+        wait_until(lambda: entries_since(node, events.ALL_DOWN, since), 10, "it to be said")
+        fleet.apiservers[0].start()
+        back = time.monotonic()
+        load.until(lambda seen: seen.count("ok", since=back + 1.0) > 20, 10, "traffic again")
+        seen = load.stop()
+    for apiserver in fleet.apiservers[1:]:
+        apiserver.start()
+
+    assert seen.count("failed", since=back + 1.0) == 0
+    wait_until_well(node)
+
+
+def test_last_addresses_of_a_name_outlive_dns_and_the_agent(node: Node, fleet: Fleet) -> None:
+    hosts = node.output("cat", "/etc/hosts") + "\n"
+    ip = fleet.addresses[0].partition(":")[0]
+    node.machine.write("/etc/hosts", f"{hosts}{ip} api.test\n")
+    status = node.configure_and_wait("backends: [api.test]\n")
+    assert servers(node) == {fleet.addresses[0]}
+    before = workers(node)
+
+    node.machine.write("/etc/hosts", hosts)
+    node.run("systemctl", "restart", "kube-nginx-agent")
+
+    assert reported(node, "its last addresses go on serving")["generation"] == status["generation"]
+    assert workers(node) == before
+    assert node.ask() == "api1"
+
+
+# The list
+
+
+def test_edit_in_a_folder_that_was_replaced_goes_live(node: Node, fleet: Fleet) -> None:
+    node.shell("cd /etc; cp -a kube-nginx other; mv kube-nginx former; mv other kube-nginx")
+
+    for address in fleet.addresses:
+        node.configure(f"backends: [{address}]\n")
+        wait_until(lambda: servers(node) == {address}, POLL / 2, f"{address} to be live")  # noqa: B023
+
+    node.shell("rm -r /etc/former")
+
+
+def test_thousand_edits_end_in_the_last_one(node: Node, fleet: Fleet) -> None:
+    with node.load(rate=20.0, watches=5) as load:
+        load.until(lambda seen: len(seen.lines) > 5, 10, "open watches")
+        last = f"backends: [{fleet.addresses[1]}]\n"
+        node.run("python3", "-c", _EDITS, "/etc/kube-nginx/backends.yaml", last)
+
+        wait_until(lambda: servers(node) == {fleet.addresses[1]}, POLL, "the last list")
+        wait_until_well(node)
+        seen = load.stop()
+
+    assert seen.cuts_of_others({"api1", "api3"}) == []
+    assert node.ask() == "api2"
+
+
+def test_nothing_of_all_that_has_failed_a_unit(node: Node) -> None:
+    for unit in UNITS:
+        assert node.machine.unit(unit)["ActiveState"] == "active"
+    assert node.output("systemctl", "is-system-running") == "running"
