@@ -83,7 +83,7 @@ class Agent:
         self._reporter = reporter
         self._sink = sink
         self._problems = problems
-        self._watch = Watch((paths.config, paths.live, paths.pid_file), inbox.post)
+        self._watch = Watch((paths.config, paths.live, paths.pid_file, paths.nginx), inbox.post)
         self._master_watch = MasterWatch(inbox.post)
         self._next_poll = 0.0
         self._stopping: str | None = None
@@ -99,7 +99,7 @@ class Agent:
             now = time.monotonic()
             self._monitor.tick(now)
             is_news = self._monitor.has_news() or is_news
-            if is_news or now >= self._due():
+            if is_news or now >= self._pass_due():
                 self._pass(now)
             # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
             self._severer.sever(now)
@@ -110,14 +110,11 @@ class Agent:
 
     def _due(self) -> float:
         """Return when there is something to do that no event will announce."""
-        dues = (
-            self._intake.due,
-            self._monitor.due,
-            self._severer.due,
-            self._data_plane.due,
-            self._reporter.due,
-            self._next_poll,
-        )
+        dues = (self._pass_due(), self._monitor.due, self._severer.due, self._reporter.due)
+        return min(due for due in dues if due is not None)
+
+    def _pass_due(self) -> float:
+        dues = (self._intake.due, self._data_plane.due, self._next_poll)
         return min(due for due in dues if due is not None)
 
     def _take(self, happened: list[Event]) -> bool:

@@ -81,8 +81,8 @@ class Paths:
 
     @property
     def cut_socket(self) -> Path:
-        """Where the helper listens that ends stuck sessions."""
-        return self.run_dir / "cut.sock"
+        """Where the helper listens that ends stuck sessions; systemd's, so beside the run folder."""
+        return self.run_dir.with_name(f"{self.run_dir.name}-cut.sock")
 
     @property
     def status(self) -> Path:
