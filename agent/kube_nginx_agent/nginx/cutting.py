@@ -57,7 +57,7 @@ class Cutter:
         self._way = None
         raise CutError(
             f"stuck sessions can't be ended ({'; '.join(refusals)})",
-            hint="`systemctl restart kube-nginx-cut.socket`; clients find out themselves within 45 s",
+            hint="`systemctl restart kube-nginx-cut.socket`; clients notice within 45 s",
         )
 
     def _ways(self) -> tuple[tuple[str, Way], ...]:
