@@ -73,7 +73,6 @@ $(NGINX): packaging/nginx/source packaging/nginx/fetch packaging/nginx/build
 # New requirements make a new environment; what the daemon imports is the distribution's.
 $(VENV): tests/requirements.txt
 	@packaging/setup test
-	@rm -rf $(CACHE)/venv-*
-	@$(PYTHON) -m venv --system-site-packages $@.part
-	@$@.part/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
-	@mv $@.part $@
+	@rm -rf $@ && $(PYTHON) -m venv --system-site-packages $@ && \
+		$@/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt || \
+		{ rm -rf $@; exit 1; }

@@ -81,7 +81,7 @@ class Paths:
 
     @property
     def cut_socket(self) -> Path:
-        """Where the helper that ends stuck sessions listens: systemd's, so not in the run folder."""
+        """Where the helper that ends stuck sessions listens: systemd's, so beside our folder."""
         return self.run_dir.with_name(f"{self.run_dir.name}-cut.sock")
 
     @property
