@@ -153,6 +153,8 @@ class Desired:
     worker_connections: int
     error_log_level: str
     worker_shutdown_timeout: timedelta
+    none_passes: bool = False
+    """Whether no server is known to answer, so that nothing can be proven of the way to it."""
 
 
 @dataclass(frozen=True)

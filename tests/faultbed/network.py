@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Optional
 
 from support.address import Address
+from support.process import Closing
 
 NODE_IP = "10.99.0.1"
 HOST_IPS = ("10.99.0.11", "10.99.0.12", "10.99.0.13", "10.99.0.14")
@@ -112,7 +112,7 @@ class Host:
         return Address(self.ip, PORT)
 
 
-class Network:
+class Network(Closing):
     """One node and four hosts on a switch; as a context, made and taken down."""
 
     def __init__(self) -> None:
@@ -129,12 +129,7 @@ class Network:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
 
     @contextmanager

@@ -14,14 +14,13 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Optional
 
 from faultbed import envoy
 from faultbed.network import Namespace
 from support.address import Address
 from support.agent_process import AgentProcess, command, environment
-from support.process import StartError, wait_until
+from support.process import Closing, StartError, wait_until
 
 LISTEN = Address("127.0.0.1", 8443)
 START_SECONDS = 15.0
@@ -31,7 +30,7 @@ _DOWN = re.compile(r"^ +server (\S+) .*\bdown;", re.MULTILINE)
 Backends = Sequence[Address]
 
 
-class Peer(ABC):
+class Peer(ABC, Closing):
     """Something that listens on LISTEN in the node's namespace; as a context, ended at its end."""
 
     name: str
@@ -42,17 +41,6 @@ class Peer(ABC):
         self.node = node
         self.nginx = nginx
         self.log = folder / f"{self.name}.log"
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     @classmethod
     def missing(cls) -> str:

@@ -34,6 +34,15 @@ def unplugged(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
     stage.rest(after)
 
 
+def two_silent(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
+    """Packets to and from two hosts are dropped at once."""
+    victims = sorted(stage.apiservers, key=lambda one: one is not stage.victim)[:2]
+    fault = _all(stage.network.silent(apiserver.host) for apiserver in victims)
+    with stage.trouble(*victims, fault=fault):
+        stage.rest(hold)
+    stage.rest(after)
+
+
 def all_silent(stage: Stage, hold: float = 10.0, after: float = 8.0) -> None:
     """Packets to and from all hosts are dropped, as when the node itself loses its network."""
     network = stage.network
@@ -166,6 +175,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(one_slow, ("failed", "bad", "healthy_cut", "working_cut"), is_extra=True),
     Fault(unplugged, _DEAD, is_extra=True),
     Fault(rejected, _DEAD, is_extra=True),
+    Fault(two_silent, _DEAD, is_extra=True),
     Fault(all_silent, ("late", "back", "watches_back"), is_extra=True),
     Fault(all_unready, ("failed", "bad", "healthy_cut", "working_cut"), is_extra=True),
 )

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Callable, Optional
 
 from faultbed.network import Host, Network
@@ -19,6 +18,7 @@ from faultbed.peers import LISTEN, Peer
 from support.address import Address
 from support.apiserver import StandIn
 from support.load import Load
+from support.process import Closing
 from support.results import Result
 
 RATE = 20.0  # new TLS connections a second
@@ -80,7 +80,7 @@ class Apiserver:
         return self.host.address
 
 
-class Stage:
+class Stage(Closing):
     """As a context: apiservers, peer and load are started, and ended in the opposite order."""
 
     peer: Peer
@@ -116,12 +116,7 @@ class Stage:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
 
     def _start(self, stack: ExitStack) -> None:

@@ -13,11 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Optional
 
 from support.address import Address
-from support.process import StartError, wait_until
+from support.process import Closing, StartError, wait_until
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 PYTHON = Path(sys.executable).resolve()
@@ -69,7 +68,7 @@ def for_all_to_read(folder: Path, nginx: Path) -> tuple[Path, dict[str, str]]:
     return copies / "nginx", {"PYTHONPATH": str(copies), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-class AgentProcess:
+class AgentProcess(Closing):
     """`kube-nginx-agent run --standalone`; as a context, ended with its nginx whatever happens.
 
     Started over and over on the same folders, its log is one: all lines since the first start.
@@ -102,17 +101,6 @@ class AgentProcess:
             self._extra = {**variables, **(extra or {})}
             for owned in (folder, self.config.parent):
                 os.chown(owned, uid, uid)
-
-    def __enter__(self) -> AgentProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:
@@ -213,10 +201,11 @@ class AgentProcess:
                 self._child.kill()
             self._child.wait()
         masters = self._master_pids()
+        for master in masters:  # a stopped one starts no worker while its workers are looked for
+            _kill(master, signal.SIGSTOP)
         workers = {worker for master in masters for worker in _children(master)}
-        for pid in (*masters, *workers):  # a master that lives starts another worker
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for pid in (*masters, *workers):
+            _kill(pid, signal.SIGKILL)
 
     # What it does
 
@@ -316,6 +305,11 @@ class AgentProcess:
         words = title.replace(b"\0", b" ").split()
         own = os.fsencode(self.state_dir / "kube-nginx.conf")
         return words[:2] == [b"nginx:", b"master"] and own in words
+
+
+def _kill(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
 
 
 def _children(pid: int) -> list[int]:

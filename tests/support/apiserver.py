@@ -20,18 +20,17 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Optional
 
 from support.address import Address, address_argument
 from support.certs import KINDS, Certs, CertsError, make_certs
 from support.faults import MODES, Faults, Report
-from support.process import StartError, first_line, forget, spawn
+from support.process import Closing, StartError, first_line, forget, spawn
 
 ANYWHERE = Address("127.0.0.1", 0)
 
 
-class StandIn:
+class StandIn(Closing):
     """A stand-in apiserver in a process of its own; as a context, started and ended.
 
     Port 0 lets the kernel pick; the port then stays the same over restarts. Faults are gone after
@@ -68,14 +67,6 @@ class StandIn:
     def __enter__(self) -> StandIn:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

@@ -20,11 +20,10 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Callable, Optional
 
 from support.address import Address, address_argument
-from support.process import StartError, first_line, forget, spawn, wait_until
+from support.process import Closing, StartError, first_line, forget, spawn, wait_until
 from support.results import Result
 
 MOST_REQUESTS = 1_000_000
@@ -32,7 +31,7 @@ MOST_WATCHES = 1_000
 MOST_SECONDS = 3_600.0
 
 
-class Load:
+class Load(Closing):
     """A load in a process of its own; as a context, started and ended."""
 
     def __init__(
@@ -60,14 +59,6 @@ class Load:
     def __enter__(self) -> Load:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     def start(self, seconds: float = 10.0) -> None:
         """Start it and wait until it has begun."""

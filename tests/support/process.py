@@ -12,8 +12,22 @@ from pathlib import Path
 from typing import IO, Callable, Optional, TypeVar
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Closing")
 
 HERE = Path(__file__).resolve().parent.parent  # the folder that holds the package `support`
+
+
+class Closing:
+    """A context that is closed when it is left, however it is left."""
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
 
 
 class StartError(Exception):

@@ -148,6 +148,8 @@ class Monitor:
         if fleet.outlook(self.healths) is not fleet.Outlook.NONE:
             self._problems.ends("fleet", "an apiserver is up again")
             return
+        if self._problems.about("fleet"):
+            return  # Said when it began; on the way back the causes change one by one.
         network = fleet.is_own_network(self.healths)
         what = "no apiserver passes its checks: all stay in, and nginx tries them all"
         hint_ = "look at this node's own network first" if network else "look at the apiservers"

@@ -213,7 +213,8 @@ class Applier:
 
     def check_data_path(self, desired: Desired) -> None:
         """Raise NginxError when clients reach no apiserver through nginx, but one directly."""
-        takers = [server.address for server in desired.servers if not server.down]
+        # Where none answers, each try would only take its time, and the loop waits for it.
+        takers = [s.address for s in desired.servers if not s.down and not desired.none_passes]
         fault = canary.find_fault(desired.listen, takers)
         if fault:
             raise NginxError(f"clients would not be served: {fault}")

@@ -51,12 +51,16 @@ def reach(address: SocketAddress, timeout: float = _TIMEOUT) -> Reach:
 def find_fault(listen: Iterable[SocketAddress], servers: Iterable[SocketAddress]) -> str:
     """Return what is wrong with nginx's data path, or "" when nothing is, or nothing is provable.
 
-    ``servers`` are those that take new connections. Nothing is provable when no server answers
-    directly either; and when nginx's connection stays silent while one server does so too, for
-    nginx may have picked just that one.
+    ``servers`` are those that take new connections and may answer; without one it is enough that
+    nginx accepts. Nothing is provable when no server answers directly either; and when nginx's
+    connection stays silent while one server does so too, for nginx may have picked just that one.
     """
     servers = tuple(servers)
     for address in listen:
+        if not servers:
+            if not _accepts(address):
+                return f"{address}: {Reach.REFUSED.value}"
+            continue
         outcome = _best_of_tries(address)
         if outcome is Reach.ANSWERED:
             continue
@@ -64,9 +68,17 @@ def find_fault(listen: Iterable[SocketAddress], servers: Iterable[SocketAddress]
             return f"{address}: {outcome.value}"
         direct = _reach_all(servers)
         provable = all if outcome is Reach.SILENT else any
-        if direct and provable(found is Reach.ANSWERED for found in direct):
+        if provable(found is Reach.ANSWERED for found in direct):
             return f"{address}: {outcome.value}, while apiservers answer directly"
     return ""
+
+
+def _accepts(address: SocketAddress) -> bool:
+    try:
+        socket.create_connection((str(address.ip), address.port), _TIMEOUT).close()
+    except OSError:
+        return False
+    return True
 
 
 def _best_of_tries(address: SocketAddress) -> Reach:
@@ -80,8 +92,6 @@ def _best_of_tries(address: SocketAddress) -> Reach:
 
 
 def _reach_all(servers: tuple[SocketAddress, ...]) -> list[Reach]:
-    if not servers:
-        return []
     with ThreadPoolExecutor(max_workers=len(servers)) as pool:
         return list(pool.map(reach, servers))
 
