@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import signal
 import time
-from contextlib import suppress
 
 from kube_nginx_agent.backoff import Backoff
 from kube_nginx_agent.errors import AgentError
@@ -13,14 +12,11 @@ from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx.apply import Applier, ApplyError, Proof
 from kube_nginx_agent.nginx.draining import draining_generations
 from kube_nginx_agent.nginx.generation import Answer, NoAnswer
+from kube_nginx_agent.nginx.healing import Healer, signal_if_there
 from kube_nginx_agent.nginx.process import (
     Process,
-    ProcessGoneError,
     Worker,
     is_alive,
-    is_retiring,
-    is_stopped,
-    send_signal,
     workers,
 )
 from kube_nginx_agent.nginx.supervise import Supervisor
@@ -32,9 +28,6 @@ from kube_nginx_agent.report.problems import Problems
 MAX_DRAINING = 8
 """Generations of old workers that may serve their last sessions side by side."""
 
-_MUTE_FOR = 3.0  # seconds in which nginx accepts but does not answer, until it counts as hung
-_RETIRING_FOR = 0.5
-_ASK_AGAIN = 0.5
 _ROOM_AGAIN = 5.0  # seconds until it is looked whether an old generation has ended
 _RESTART = "restart"
 _UPGRADE = "upgrade"
@@ -61,11 +54,11 @@ class DataPlane:
         self._upgrader = upgrader
         self._sink = sink
         self._problems = problems
+        self._healer = Healer(sink, problems)
         self._backoff = Backoff()
         self._restarts = Backoff(_FIRST_RESTART, _LONGEST_RESTART)
         self._backoff_upgrade = Backoff()
         self._ended_at: float | None = None
-        self._unfit_since: float | None = None
         self.master: Process | None = None
         self.served: str | None = None
         """The generation that nginx says it serves."""
@@ -85,7 +78,7 @@ class DataPlane:
         sessions for.
         """
         self.observe(now)
-        if self._unfit_since is not None:
+        if self._healer.is_unfit:
             return None
         self._finish_upgrade(now)
         if self.served == wanted.generation:
@@ -112,11 +105,12 @@ class DataPlane:
         before, self.master = self.master, self._supervisor.master()
         if before and before != self.master and not is_alive(before):
             self._note_end(before, now)
-        self._wake_stopped()
         answer = self._applier.ask() if self.master else NoAnswer.ABSENT
         self._note_served(answer.generation if isinstance(answer, Answer) else None)
         self.draining = len(self._draining())
-        self._end_unfit(now, is_mute=answer is NoAnswer.MUTE)
+        due = self._healer.heal(self.master, now, is_mute=answer is NoAnswer.MUTE)
+        if due is not None:
+            self._wake(due)
 
     def start_from_disk(self) -> None:
         """Start nginx from the live config as it is, where nothing better is known."""
@@ -261,7 +255,7 @@ class DataPlane:
         """End the oldest draining generations, so that a new one fits (docs/decisions/0005)."""
         for generation in self._draining()[: -(MAX_DRAINING - 1)]:
             for worker in generation:
-                _signal(worker.process, signal.SIGTERM)
+                signal_if_there(worker.process, signal.SIGTERM)
             pids = ", ".join(str(worker.process.pid) for worker in generation)
             message = (
                 f"{MAX_DRAINING} earlier generations still serve sessions: the oldest "
@@ -271,53 +265,6 @@ class DataPlane:
 
     def _draining(self) -> list[list[Worker]]:
         return draining_generations(workers(self.master)) if self.master else []
-
-    def _processes(self) -> list[Process]:
-        if self.master is None:
-            return []
-        return [self.master, *(worker.process for worker in workers(self.master))]
-
-    def _wake_stopped(self) -> None:
-        """Tell processes of nginx that a signal has stopped to go on."""
-        stopped = {f"stopped {process.pid}": process for process in self._processes()}
-        stopped = {about: process for about, process in stopped.items() if is_stopped(process)}
-        for about, process in stopped.items():
-            _signal(process, signal.SIGCONT)
-            error = AgentError(f"nginx process {process.pid} is stopped; it is told to go on")
-            self._problems.begins(about, events.NGINX_HUNG, error, {"NGINX_PID": str(process.pid)})
-        for about in self._problems.about("stopped "):
-            if about not in stopped:
-                self._problems.ends(about, f"nginx process {about.partition(' ')[2]} goes on")
-        if stopped:
-            self._wake(time.monotonic() + _ASK_AGAIN)
-
-    def _end_unfit(self, now: float, *, is_mute: bool) -> None:
-        """Kill an nginx that serves no new clients; it is started again.
-
-        It is hung when it has accepted but not answered for a while, or it was told to quit: by
-        hand, or as the old one of an upgrade whose new master has ended since.
-        """
-        if self.master is None or not (is_mute or is_retiring(self.master)):
-            self._unfit_since = None
-            return
-        if self._unfit_since is None:
-            self._unfit_since = now
-        if now - self._unfit_since < (_MUTE_FOR if is_mute else _RETIRING_FOR):
-            self._wake(now + _ASK_AGAIN)
-            return
-        how = "is hung" if is_mute else "was told to quit and takes no new connections"
-        message = f"nginx (master {self.master.pid}) {how}: it is killed and started again"
-        self._sink(events.NGINX_HUNG, message, {"NGINX_PID": str(self.master.pid)})
-        # The workers of one that retires serve their sessions to the end, if they are let.
-        for process in self._processes() if is_mute else [self.master]:
-            _signal(process, signal.SIGKILL)
-        self._unfit_since = None
-        self._wake(now + _ASK_AGAIN)
-
-
-def _signal(process: Process, signum: signal.Signals) -> None:
-    with suppress(ProcessGoneError, PermissionError):
-        send_signal(process, signum)
 
 
 def _difference(found: str | None, wanted: Rendered) -> str:
