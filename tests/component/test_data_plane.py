@@ -13,7 +13,7 @@ import pytest
 
 from component.conftest import FreePort, StandIns
 from component.rig import SECONDS, Goal, Rig, halt, holder, session, who_answers
-from kube_nginx_agent.nginx import healing, supervise
+from kube_nginx_agent.nginx import data_plane, healing, supervise
 from kube_nginx_agent.nginx.process import Process, is_alive, is_stopped, send_signal
 from kube_nginx_agent.nginx.supervise import Attached, Standalone
 from kube_nginx_agent.paths import Paths
