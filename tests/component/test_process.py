@@ -17,6 +17,7 @@ from component.rig import SECONDS, Rig, session
 from kube_nginx_agent.nginx.process import (
     Process,
     ProcessGoneError,
+    find_lost_master,
     find_master,
     identify,
     is_alive,
@@ -250,3 +251,16 @@ def test_ended_master_has_no_workers(running: Rig) -> None:
 def test_interpreter_is_not_taken_for_a_worker() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert not is_worker(child.pid)
+
+
+def test_lost_master_is_found_by_its_title(running: Rig) -> None:
+    master = running.master()
+    running.wait_for_workers(2)
+
+    assert find_lost_master(running.paths.live, running.paths.nginx) == master
+
+
+def test_worker_that_still_has_its_masters_title_is_not_taken_for_a_lost_master(rig: Rig) -> None:
+    title = f"nginx: master process {rig.paths.nginx} -c {rig.paths.live}"
+    with subprocess.Popen([title], executable="/bin/cat", stdin=subprocess.PIPE):
+        assert find_lost_master(rig.paths.live, rig.paths.nginx) is None

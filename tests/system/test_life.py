@@ -79,8 +79,9 @@ def test_stopping_one_unit_leaves_the_files_of_the_other(node: Node) -> None:
 
 
 def test_hung_agent_is_restarted_by_the_watchdog(node: Node) -> None:
-    drop_in = "/run/systemd/system/kube-nginx-agent.service.d/quick.conf"
-    node.machine.write(drop_in, "[Service]\nWatchdogSec=3s\n")
+    folder = "/run/systemd/system/kube-nginx-agent.service.d"
+    node.shell(f"mkdir -p {folder}")
+    node.machine.write(f"{folder}/quick.conf", "[Service]\nWatchdogSec=3s\n")
     node.shell("systemctl daemon-reload && systemctl restart kube-nginx-agent")
     hung = node.machine.unit("kube-nginx-agent")["MainPID"]
 

@@ -25,7 +25,7 @@ _RETIRING_TITLE = "is shutting down"
 _STATE_FIELD, _START_TIME_FIELD = 0, 19
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Process:
     """One process for good: its pid, and its start time in clock ticks since boot."""
 
@@ -103,7 +103,8 @@ def find_master(pid_file: Path, binary: Path) -> Process | None:
 def find_lost_master(config: Path, binary: Path) -> Process | None:
     """Return the master that was started with ``config``, found by its title: the pid file is gone.
 
-    Of two, while an upgrade drains, the younger.
+    One without a worker is none: a worker has its master's title until it sets its own. Of two,
+    while an upgrade drains, it is the younger.
     """
     titles = {pid: title_of(pid) for pid in psutil.pids()}
     found = (
@@ -111,8 +112,12 @@ def find_lost_master(config: Path, binary: Path) -> Process | None:
         for pid, title in titles.items()
         if title.endswith(f" -c {config}") and is_master(pid, binary)
     )
-    masters = sorted((process.start_time, process) for process in found if process)
-    return masters[-1][1] if masters else None
+    masters = [process for process in found if process and workers(process)]
+    return max(masters, key=_started) if masters else None
+
+
+def _started(process: Process) -> int:
+    return process.start_time
 
 
 def is_master(pid: int, binary: Path) -> bool:

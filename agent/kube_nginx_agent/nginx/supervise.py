@@ -81,7 +81,7 @@ class Standalone:
         self._nginx.start(self._paths.live)
         deadline = time.monotonic() + _PID_FILE_TIMEOUT
         while time.monotonic() < deadline:
-            master = self.master()
+            master = find_master(self._paths.pid_file, self._paths.nginx)
             if master:
                 return master
             time.sleep(0.005)
