@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Sequence
 
@@ -18,12 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         code: int = chosen.verb(chosen)
+        sys.stdout.flush()
     except ConfigError as error:
         print("\n".join(error.lines()), file=sys.stderr)
         return 1
     except AgentError as error:
         print(f"kube-nginx-agent: {error}", file=sys.stderr)
         return 3 if chosen.verb is status.execute else 1
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # The reader has seen enough; what is still to be flushed at exit must not complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
