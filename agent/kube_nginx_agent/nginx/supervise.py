@@ -38,7 +38,9 @@ def find_running(paths: Paths) -> Process | None:
     master = find_master(paths.pid_file, paths.nginx)
     if master is None:
         master = find_lost_master(paths.live, paths.nginx)
-        if master:
+        # Within an upgrade the file is not lost: nginx has moved it away for the new master's.
+        is_upgrading = paths.pid_file.with_name(f"{paths.pid_file.name}.oldbin").exists()
+        if master and not is_upgrading:
             with suppress(OSError):
                 replace_file(paths.pid_file, f"{master.pid}\n")
     return master
