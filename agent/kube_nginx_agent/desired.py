@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Container, FrozenSet, Iterable, Mapping
 
-from kube_nginx_agent.config.addresses import is_one_host, unmapped
+from kube_nginx_agent.config.addresses import (
+    DEFAULT_LISTEN,
+    IPV4_LISTEN,
+    is_one_host,
+    leads_back,
+    unmapped,
+)
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import (
     Backend,
@@ -21,10 +26,6 @@ from kube_nginx_agent.model import (
     SocketAddress,
     Target,
 )
-
-IPV4_LISTEN = SocketAddress(ipaddress.IPv4Address("127.0.0.1"), 8443)
-IPV6_LISTEN = SocketAddress(ipaddress.IPv6Address("::1"), 8443)
-DEFAULT_LISTEN = (IPV4_LISTEN, IPV6_LISTEN)
 
 _CONNECT_TIMEOUTS = tuple(timedelta(milliseconds=ms) for ms in (250, 500, 1000))
 _RTT_FACTOR = 2.5
@@ -98,21 +99,6 @@ def connect_timeout_for(rtt: float | None, before: timedelta) -> timedelta:
     needed = timedelta(seconds=_RTT_FACTOR * (rtt or 0.0))
     enough = next((step for step in _CONNECT_TIMEOUTS if step >= needed), _CONNECT_TIMEOUTS[-1])
     return before if enough < before and needed > _CLEARLY * enough else enough
-
-
-def leads_back(target: Target, listen: Iterable[SocketAddress]) -> bool:
-    """Tell whether a connection to ``target`` would arrive at one of our own listen addresses.
-
-    nginx's ``[::]`` takes no IPv4 connections (ipv6only=on), so the two families stay apart.
-    """
-    if isinstance(target, HostName):
-        return False
-    return any(
-        target.port == own.port
-        and target.ip.version == own.ip.version
-        and (target.ip == own.ip or (own.ip.is_unspecified and target.ip.is_loopback))
-        for own in listen
-    )
 
 
 def _servers(

@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import FrozenSet, Union
 
-from kube_nginx_agent.health.observation import Observation
 from kube_nginx_agent.model import IPAddress, SocketAddress
+from kube_nginx_agent.observation import Observation
 
 
 class Touch(Enum):

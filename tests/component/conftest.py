@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from component.rig import Rig
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.paths import Paths
 from support.address import Address
 from support.agent_process import AgentProcess
 from support.apiserver import StandIn

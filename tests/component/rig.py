@@ -26,13 +26,13 @@ from kube_nginx_agent.nginx.process import (
     send_signal,
     workers,
 )
-from kube_nginx_agent.nginx.render import render
+from kube_nginx_agent.nginx.rendering import render
 from kube_nginx_agent.nginx.supervise import Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report.events import Kind
-from kube_nginx_agent.report.journal import Fields
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.notices.journal import Fields
+from kube_nginx_agent.notices.kinds import Kind
+from kube_nginx_agent.notices.problems import Problems
 from support.address import Address
 from support.process import wait_until
 

@@ -20,7 +20,7 @@ from kube_nginx_agent.nginx.process import (
     send_signal,
     workers,
 )
-from kube_nginx_agent.report import events
+from kube_nginx_agent.notices import kinds
 from support.apiserver import StandIn
 from support.process import wait_until
 
@@ -128,7 +128,7 @@ def test_other_binary_takes_over(own: Rig, goal: Goal, api: StandIn) -> None:
 def test_upgrade_is_said_and_leaves_no_problem(own: Rig, goal: Goal) -> None:
     old, new = upgraded(own, goal)
 
-    (message,) = own.messages(events.NGINX_UPGRADED)
+    (message,) = own.messages(kinds.NGINX_UPGRADED)
     assert f"master {new.pid} has taken over, {old.pid} serves its last sessions" in message
     assert own.problems.all() == []
 
@@ -150,7 +150,7 @@ def test_binary_that_was_moved_away_is_upgraded_too(own: Rig, goal: Goal) -> Non
         own.reconcile(goal)
 
         assert runs_installed(own, own.master())
-        assert len(own.messages(events.NGINX_UPGRADED)) == 1
+        assert len(own.messages(kinds.NGINX_UPGRADED)) == 1
         assert goes_on(watch)
 
 
@@ -232,7 +232,7 @@ def test_broken_binary_is_reported_once(own: Rig, goal: Goal) -> None:
     wait_until(lambda: _is_due(own), SECONDS, "the next try")
     own.reconcile(goal)
 
-    (message,) = own.messages(events.UPGRADE_FAILED)
+    (message,) = own.messages(kinds.UPGRADE_FAILED)
     assert "exit code 1" in message
 
 
@@ -248,7 +248,7 @@ def test_binary_that_does_not_start_is_given_up_at_once(
     assert time.monotonic() - began < 2.0
     assert own.workers() == before
     assert who_answers(own.listen) == api.name
-    (message,) = own.messages(events.UPGRADE_FAILED)
+    (message,) = own.messages(kinds.UPGRADE_FAILED)
     assert "ended at once; the old one goes on" in message
 
 
@@ -265,7 +265,7 @@ def test_new_nginx_that_does_not_answer_is_ended(
     assert own.workers() == before
     assert own.served() == goal.generation
     assert who_answers(own.listen) == api.name
-    assert len(own.messages(events.UPGRADE_FAILED)) == 1
+    assert len(own.messages(kinds.UPGRADE_FAILED)) == 1
 
 
 def test_mended_binary_takes_over(own: Rig, goal: Goal) -> None:
@@ -299,7 +299,7 @@ def test_upgrade_that_was_begun_is_finished(own: Rig, goal: Goal) -> None:
         assert own.master() == new
         assert serves_last_sessions(old)
         assert goes_on(watch)
-        assert len(own.messages(events.NGINX_UPGRADED)) == 1
+        assert len(own.messages(kinds.NGINX_UPGRADED)) == 1
 
 
 def test_upgrade_that_was_begun_is_finished_before_another_goal_goes_live(
@@ -326,7 +326,7 @@ def test_upgrade_that_was_begun_and_does_not_serve_is_taken_back(
     assert own.master() == old
     assert not is_alive(new)
     assert who_answers(own.listen) == api.name
-    assert len(own.messages(events.UPGRADE_FAILED)) == 1
+    assert len(own.messages(kinds.UPGRADE_FAILED)) == 1
 
 
 def test_new_master_that_is_killed_before_the_old_one_retires_costs_nothing(
@@ -364,7 +364,7 @@ def test_new_master_that_is_killed_while_the_old_one_drains_is_replaced(
             assert who_answers(own.listen) == api.name
             assert goes_on(watch)
             assert goes_on(later)
-    (message,) = own.messages(events.NGINX_HUNG)
+    (message,) = own.messages(kinds.NGINX_HUNG)
     assert "was told to quit and takes no new connections" in message
 
 

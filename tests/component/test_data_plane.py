@@ -16,8 +16,8 @@ from component.rig import SECONDS, Goal, Rig, halt, holder, session, who_answers
 from kube_nginx_agent.nginx import data_plane, healing, supervise
 from kube_nginx_agent.nginx.process import Process, is_alive, is_stopped, send_signal
 from kube_nginx_agent.nginx.supervise import Attached, Standalone
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report import events
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.notices import kinds
 from support.address import Address
 from support.apiserver import StandIn
 from support.process import wait_until
@@ -104,7 +104,7 @@ def test_failed_goal_is_said_once(rig: Rig, goal: Goal, unreachable: Goal) -> No
     for _ in range(3):
         rig.reconcile(unreachable)
 
-    (message,) = rig.messages(events.APPLY_FAILED)
+    (message,) = rig.messages(kinds.APPLY_FAILED)
     assert f"(pid {os.getpid()}, user " in message
     assert "the last good config goes on" in message
 
@@ -153,7 +153,7 @@ def test_goal_that_becomes_possible_goes_live(
     rig.reconcile_until_served(later)
 
     assert who_answers(elsewhere) == api.name
-    assert rig.messages(events.PROBLEM_SOLVED) == [
+    assert rig.messages(kinds.PROBLEM_SOLVED) == [
         f"generation {later.generation} is live after all"
     ]
 
@@ -220,7 +220,7 @@ def test_restored_live_config_is_said_with_the_difference(rig: Rig, goal: Goal) 
 
     rig.reconcile(goal)
 
-    (message,) = rig.messages(events.LIVE_RESTORED)
+    (message,) = rig.messages(kinds.LIVE_RESTORED)
     assert message.splitlines()[-1] == "+# somebody was here"
 
 
@@ -229,7 +229,7 @@ def test_long_difference_is_cut_short(rig: Rig, goal: Goal) -> None:
 
     rig.reconcile(goal)
 
-    (message,) = rig.messages(events.LIVE_RESTORED)
+    (message,) = rig.messages(kinds.LIVE_RESTORED)
     assert len(message.splitlines()) == 22
     assert message.endswith("more lines")
 
@@ -239,7 +239,7 @@ def test_deleted_live_config_is_said_to_be_gone(rig: Rig, goal: Goal) -> None:
 
     rig.reconcile(goal)
 
-    assert rig.messages(events.LIVE_RESTORED) == [
+    assert rig.messages(kinds.LIVE_RESTORED) == [
         "the live config was gone or unreadable: it is restored"
     ]
 
@@ -291,7 +291,7 @@ def test_killed_master_is_said(rig: Rig, goal: Goal) -> None:
 
     rig.reconcile(goal)
 
-    assert rig.messages(events.NGINX_ENDED) == [f"nginx (master {killed.pid}) has ended"]
+    assert rig.messages(kinds.NGINX_ENDED) == [f"nginx (master {killed.pid}) has ended"]
 
 
 def test_session_goes_on_while_the_master_is_started_again(
@@ -434,7 +434,7 @@ def test_stopped_process_is_named(rig: Rig, goal: Goal) -> None:
 
     rig.reconcile(goal)
 
-    assert rig.messages(events.NGINX_HUNG) == [
+    assert rig.messages(kinds.NGINX_HUNG) == [
         f"nginx process {master.pid} is stopped; it is told to go on"
     ]
 
@@ -502,7 +502,7 @@ def test_mute_nginx_is_said(rig: Rig, goal: Goal) -> None:
     rig.reconcile_until_served(goal)
 
     assert f"nginx (master {master.pid}) is hung: it is killed and started again" in rig.messages(
-        events.NGINX_HUNG
+        kinds.NGINX_HUNG
     )
 
 
@@ -528,7 +528,7 @@ def test_as_many_old_generations_serve_sessions_as_there_may_be(
             held.enter_context(session(rig.listen)).server()
 
         assert rig.data_plane.draining == data_plane.MAX_DRAINING
-        assert rig.messages(events.GENERATION_CUT) == []
+        assert rig.messages(kinds.GENERATION_CUT) == []
 
 
 def test_oldest_generation_is_ended_when_there_are_too_many(rig: Rig, stand_ins: StandIns) -> None:
@@ -551,7 +551,7 @@ def test_ended_generation_is_said(rig: Rig, stand_ins: StandIns) -> None:
             rig.reconcile(rig.goal(apis[number % 2].address))
             held.enter_context(session(rig.listen))
 
-        (message,) = rig.messages(events.GENERATION_CUT)
+        (message,) = rig.messages(kinds.GENERATION_CUT)
 
     assert "the oldest (worker " in message
 
@@ -595,7 +595,7 @@ def test_new_goal_without_a_binary_leaves_the_last_good_one_served(
     own.reconcile(own.goal(other.address))
 
     assert who_answers(own.listen) == api.name
-    assert len(own.messages(events.APPLY_FAILED)) == 1
+    assert len(own.messages(kinds.APPLY_FAILED)) == 1
 
 
 def test_binary_that_comes_back_is_no_problem_any_more(own: Rig, api: StandIn) -> None:
@@ -625,5 +625,5 @@ def test_config_on_disk_that_does_not_start_is_reported(rig: Rig) -> None:
 
     rig.data_plane.start_from_disk()
 
-    (message,) = rig.messages(events.APPLY_FAILED)
+    (message,) = rig.messages(kinds.APPLY_FAILED)
     assert 'unknown directive "nonsense"' in message

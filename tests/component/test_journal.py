@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.agent import POLL
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Fields, choose_sink, prefix_sink, terminal_sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.loop.agent import POLL
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Fields, choose_sink, prefix_sink, terminal_sink
+from kube_nginx_agent.notices.problems import Problems
 from support.address import Address
 from support.agent_process import AgentProcess
 
@@ -27,19 +27,19 @@ Apis = tuple[str, ...]
 
 
 def test_every_kind_has_an_id_of_its_own() -> None:
-    ids = Counter(kind.message_id for kind in events.ALL)
+    ids = Counter(kind.message_id for kind in kinds.ALL)
     assert [kind for kind, number in ids.items() if number > 1] == []
     assert all(re.fullmatch("[0-9a-f]{32}", message_id) for message_id in ids)
 
 
 def test_every_kind_has_a_name_of_its_own_and_a_priority_of_syslog() -> None:
-    assert len({kind.name for kind in events.ALL}) == len(events.ALL)
-    assert all(syslog.LOG_CRIT <= kind.priority <= syslog.LOG_INFO for kind in events.ALL)
+    assert len({kind.name for kind in kinds.ALL}) == len(kinds.ALL)
+    assert all(syslog.LOG_CRIT <= kind.priority <= syslog.LOG_INFO for kind in kinds.ALL)
 
 
 def test_all_has_every_kind() -> None:
-    named = [value for value in vars(events).values() if isinstance(value, events.Kind)]
-    assert list(events.ALL) == named
+    named = [value for value in vars(kinds).values() if isinstance(value, kinds.Kind)]
+    assert list(kinds.ALL) == named
     assert named
 
 
@@ -48,20 +48,20 @@ def test_all_has_every_kind() -> None:
 
 def test_on_a_terminal_a_line_has_the_time_and_the_level() -> None:
     stream = io.StringIO()
-    terminal_sink(stream)(events.CONFIG_REFUSED, "no good", {"REASON": "x"})
-    terminal_sink(stream)(events.AGENT_STARTED, "hello", {})
+    terminal_sink(stream)(kinds.CONFIG_REFUSED, "no good", {"REASON": "x"})
+    terminal_sink(stream)(kinds.AGENT_STARTED, "hello", {})
     assert re.fullmatch(r"\d\d:\d\d:\d\d error: no good\n\d\d:\d\d:\d\d hello\n", stream.getvalue())
 
 
 def test_for_journald_each_line_has_its_priority() -> None:
     stream = io.StringIO()
-    prefix_sink(stream)(events.LIVE_RESTORED, "changed\n-a\n+b", {})
+    prefix_sink(stream)(kinds.LIVE_RESTORED, "changed\n-a\n+b", {})
     assert stream.getvalue() == "<4>changed\n<4>-a\n<4>+b\n"
 
 
 def test_a_log_that_can_not_be_written_ends_nothing() -> None:
     with open("/dev/full", "w") as full:
-        terminal_sink(full)(events.AGENT_STARTED, "hello", {})
+        terminal_sink(full)(kinds.AGENT_STARTED, "hello", {})
         with pytest.raises(OSError, match="No space"):
             full.close()
 
@@ -72,7 +72,7 @@ def test_the_journal_is_known_by_the_stream_that_systemd_names(
     with (tmp_path / "log").open("w+") as stream:
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + 1}")
-        choose_sink(stream)(events.AGENT_STARTED, "to a terminal", {})
+        choose_sink(stream)(kinds.AGENT_STARTED, "to a terminal", {})
         stream.seek(0)
         assert re.match(r"\d\d:\d\d:\d\d to a terminal", stream.read())
 
@@ -130,12 +130,12 @@ def test_a_touch_without_change_is_no_line(agent: AgentProcess, apis: Apis) -> N
 def test_a_problem_is_said_when_it_begins_when_it_changes_and_when_it_ends() -> None:
     said: list[tuple[str, str, Fields]] = []
 
-    def sink(kind: events.Kind, message: str, fields: Fields) -> None:
+    def sink(kind: kinds.Kind, message: str, fields: Fields) -> None:
         said.append((kind.name, message, fields))
 
     problems = Problems(sink, lambda: 42.0)
     for what in ("a", "a", "b"):
-        problems.begins("disk", events.APPLY_FAILED, AgentError(what), {"STEP": "test"})
+        problems.begins("disk", kinds.APPLY_FAILED, AgentError(what), {"STEP": "test"})
     assert [problem.since for problem in problems.all()] == [42.0]
     problems.ends("disk", "over")
     problems.ends("disk", "over")

@@ -12,7 +12,7 @@ from component.conftest import FreePort, StandIns
 from component.rig import SECONDS, Rig, halt, session, who_answers
 from kube_nginx_agent.nginx.orphans import find_orphans, retire_orphans
 from kube_nginx_agent.nginx.process import Process, is_alive, send_signal
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.paths import Paths
 from support.address import Address
 from support.apiserver import StandIn
 

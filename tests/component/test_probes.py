@@ -10,14 +10,14 @@ from typing import Any, Iterator
 
 import pytest
 
-from kube_nginx_agent.config.addresses import parse_listen
-from kube_nginx_agent.health.observation import Result
+from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.readyz import ReadyzProbe
-from kube_nginx_agent.health.tcp import probe_tcp
 from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.inbox import Probed
 from kube_nginx_agent.model import HealthCheck, SocketAddress
+from kube_nginx_agent.net.tcp import probe_tcp
+from kube_nginx_agent.observation import Result
 from support.apiserver import StandIn
 from support.certs import make_certs
 from support.process import wait_until
@@ -34,7 +34,7 @@ def api(certs: Path) -> Iterator[StandIn]:
 
 
 def address_of(api: StandIn) -> SocketAddress:
-    return parse_listen(str(api.address))
+    return parse_address(str(api.address))
 
 
 def readyz(api: StandIn, ca_file: Path | None = None) -> ReadyzProbe:
@@ -168,7 +168,7 @@ def test_silent_port_times_out_in_time() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        address = parse_listen(f"127.0.0.1:{full.getsockname()[1]}")
+        address = parse_address(f"127.0.0.1:{full.getsockname()[1]}")
         waiting = [socket.socket() for _ in range(3)]
         for client in waiting:  # fills its queue: the kernel then drops what comes
             client.setblocking(False)

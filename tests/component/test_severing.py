@@ -12,17 +12,17 @@ from typing import Any, Iterator
 
 import pytest
 
-from kube_nginx_agent.config.addresses import parse_listen
+from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health.machine import Health, State, Streak
 from kube_nginx_agent.health.monitor import Monitor
-from kube_nginx_agent.health.observation import Result
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.model import SocketAddress
-from kube_nginx_agent.nginx.cutting import Cutter
-from kube_nginx_agent.nginx.session_watch import SessionWatch
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.observation import Result
+from kube_nginx_agent.sessions.cutting import Cutter
+from kube_nginx_agent.sessions.session_watch import SessionWatch
 from support.apiserver import StandIn
 from support.process import wait_until
 
@@ -67,7 +67,7 @@ class Bench:
     """A Severer with a Monitor whose healths the test sets."""
 
     def __init__(self) -> None:
-        self.said: list[events.Kind] = []
+        self.said: list[kinds.Kind] = []
         sink: Any = lambda kind, _message, _fields: self.said.append(kind)  # noqa: E731
         problems = Problems(sink, time.time)
         watch = SessionWatch(os.getuid(), lambda _event: None)
@@ -83,7 +83,7 @@ def is_ended(client: subprocess.Popen[str]) -> bool:
 @pytest.fixture
 def apis(certs: Path) -> Iterator[list[SocketAddress]]:
     with StandIn("api1", certs) as one, StandIn("api2", certs) as two:
-        yield [parse_listen(str(api.address)) for api in (one, two)]
+        yield [parse_address(str(api.address)) for api in (one, two)]
 
 
 def test_removed_backend_keeps_its_sessions_for_its_grace_and_no_longer(
@@ -102,7 +102,7 @@ def test_removed_backend_keeps_its_sessions_for_its_grace_and_no_longer(
         wait_until(lambda: is_ended(removed), 5, "the removed backend's session to end")
         assert not is_ended(kept)
     assert bench.severer.ended == {apis[0]: 1}
-    assert bench.said == [events.SESSIONS_CUT]
+    assert bench.said == [kinds.SESSIONS_CUT]
 
 
 def test_backend_that_comes_back_within_its_grace_keeps_its_sessions(

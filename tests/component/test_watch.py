@@ -15,8 +15,8 @@ from typing import Callable
 
 import pytest
 
-from kube_nginx_agent.backends_file import BackendsFile
-from kube_nginx_agent.settle import QUIET_WHILE_OPEN
+from kube_nginx_agent.intake.backends_file import BackendsFile
+from kube_nginx_agent.intake.settle import QUIET_WHILE_OPEN
 from support.address import Address
 from support.agent_process import LIVE, PYTHON, SECONDS, AgentProcess
 from support.process import wait_until

@@ -13,9 +13,9 @@ import pytest
 
 from kube_nginx_agent.cli import VERBS, options
 from kube_nginx_agent.config.load import load_config
-from kube_nginx_agent.nginx.render import generation_of
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report import events
+from kube_nginx_agent.nginx.rendering import generation_of
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.notices import kinds
 
 HERE = Path(__file__).resolve().parents[2]
 PACKAGING = HERE / "packaging"
@@ -78,7 +78,7 @@ def test_catalog_explains_each_kind_of_event_and_nothing_else() -> None:
 
     explained = re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.MULTILINE)
 
-    assert sorted(explained) == sorted(kind.message_id for kind in events.ALL)
+    assert sorted(explained) == sorted(kind.message_id for kind in kinds.ALL)
 
 
 def test_backends_yaml_of_the_package_is_an_empty_list() -> None:

@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable
 
-from kube_nginx_agent.health.observation import Observation, Result
 from kube_nginx_agent.health.readyz import ReadyzProbe, trust
-from kube_nginx_agent.health.tcp import probe_tcp
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
+from kube_nginx_agent.net.tcp import probe_tcp
+from kube_nginx_agent.observation import Observation, Result
 from support.address import Address, address_argument
 
 JITTER = 0.2  # an interval is up to this part shorter, as in the agent's prober

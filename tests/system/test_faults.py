@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kube_nginx_agent.report import events
+from kube_nginx_agent.notices import kinds
 from support.results import Line
 from system.machine import wait_until
 from system.network import Fleet
@@ -22,7 +22,7 @@ def test_sessions_of_a_frozen_apiserver_are_cut_by_the_helper(node: Node, fleet:
         load.until(lambda seen: frozen.name in {line.server for line in seen.lines}, 10, "a watch")
         at = time.monotonic()
         frozen.freeze()
-        wait_until(lambda: _entries(node, events.SESSIONS_CUT), 15, "sessions to be cut")
+        wait_until(lambda: _entries(node, kinds.SESSIONS_CUT), 15, "sessions to be cut")
         load.until(lambda seen: _all_watches_go_on(seen.lines, frozen.name), 15, "all watches")
         seen = load.stop()
         frozen.thaw()
@@ -30,11 +30,11 @@ def test_sessions_of_a_frozen_apiserver_are_cut_by_the_helper(node: Node, fleet:
     assert seen.longest_stall(since=at) < STALL_LIMIT
     assert seen.cuts_of_others({frozen.name}) == []
     assert node.machine.entries("-u", "kube-nginx-cut.service")
-    assert _entries(node, events.CUT_FAILED) == []
+    assert _entries(node, kinds.CUT_FAILED) == []
     wait_until(lambda: node.status()["exit_code"] == 0, 30, "the apiserver to be back")
 
 
-def _entries(node: Node, kind: events.Kind) -> list[dict[str, Any]]:
+def _entries(node: Node, kind: kinds.Kind) -> list[dict[str, Any]]:
     return node.machine.entries("-u", "kube-nginx-agent", f"MESSAGE_ID={kind.message_id}")
 
 

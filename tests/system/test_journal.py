@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from kube_nginx_agent.report import events
+from kube_nginx_agent.notices import kinds
 from system.machine import wait_until
 from system.network import Fleet
 from system.node import Node
 
-GENERATION_LIVE = f"MESSAGE_ID={events.GENERATION_LIVE.message_id}"
-CONFIG_REFUSED = f"MESSAGE_ID={events.CONFIG_REFUSED.message_id}"
+GENERATION_LIVE = f"MESSAGE_ID={kinds.GENERATION_LIVE.message_id}"
+CONFIG_REFUSED = f"MESSAGE_ID={kinds.CONFIG_REFUSED.message_id}"
 
 
 def test_lines_have_fields(node: Node, fleet: Fleet) -> None:
@@ -20,7 +20,7 @@ def test_lines_have_fields(node: Node, fleet: Fleet) -> None:
 
     assert entry["GENERATION"] == status["generation"]
     assert entry["SYSLOG_IDENTIFIER"] == "kube-nginx-agent"
-    assert entry["PRIORITY"] == str(events.GENERATION_LIVE.priority)
+    assert entry["PRIORITY"] == str(kinds.GENERATION_LIVE.priority)
     assert entry["MESSAGE"].startswith(f"generation {status['generation']} is live")
 
 
@@ -39,7 +39,7 @@ def test_catalog_explains_and_says_what_to_do(node: Node) -> None:
 def test_catalog_has_every_kind_of_event(node: Node) -> None:
     known = set(re.findall(r"^[0-9a-f]{32}", node.output("journalctl", "--list-catalog"), re.M))
 
-    assert {kind.message_id for kind in events.ALL} <= known
+    assert {kind.message_id for kind in kinds.ALL} <= known
 
 
 def test_nginx_logs_to_its_own_unit(node: Node) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from kube_nginx_agent.report import events
+from kube_nginx_agent.notices import kinds
 from support.address import Address
 from system.machine import Machine, wait_until
 from system.network import Fleet
@@ -134,7 +134,7 @@ def workers(node: Node) -> list[int]:
     return list(map(int, node.output("pgrep", "-P", str(master(node))).split()))
 
 
-def entries_since(node: Node, kind: events.Kind, since: float) -> list[dict[str, Any]]:
+def entries_since(node: Node, kind: kinds.Kind, since: float) -> list[dict[str, Any]]:
     return node.machine.entries(
         "-u", "kube-nginx-agent", f"--since=@{since:.3f}", f"MESSAGE_ID={kind.message_id}"
     )
@@ -172,7 +172,7 @@ def test_stopped_master_goes_on_and_takes_the_next_list(node: Node, fleet: Fleet
 
     wait_for_servers(node, fleet.addresses[0])
     assert master(node) == before
-    assert entries_since(node, events.NGINX_HUNG, since)
+    assert entries_since(node, kinds.NGINX_HUNG, since)
     assert node.ask() == "api1"
 
 
@@ -183,7 +183,7 @@ def test_stopped_workers_go_on(node: Node) -> None:
     node.wait_for_answer(POLL + 5)
 
     assert workers(node) == before
-    assert entries_since(node, events.NGINX_HUNG, since)
+    assert entries_since(node, kinds.NGINX_HUNG, since)
     wait_until_well(node)
 
 
@@ -205,9 +205,9 @@ def test_changed_live_config_is_restored_without_a_reload(
 
     node.shell(hand)
 
-    wait_until(lambda: entries_since(node, events.LIVE_RESTORED, since), 5, "the restored config")
+    wait_until(lambda: entries_since(node, kinds.LIVE_RESTORED, since), 5, "the restored config")
     assert node.output("cat", LIVE) == text
-    assert difference in entries_since(node, events.LIVE_RESTORED, since)[0]["MESSAGE"]
+    assert difference in entries_since(node, kinds.LIVE_RESTORED, since)[0]["MESSAGE"]
     assert workers(node) == before
 
 
@@ -365,7 +365,7 @@ def test_first_apiserver_that_returns_is_used_within_a_second(node: Node, fleet:
         load.until(lambda seen: seen.count("ok") > 10, 10, "traffic")
         for apiserver in fleet.apiservers:
             apiserver.kill()
-        wait_until(lambda: entries_since(node, events.ALL_DOWN, since), 10, "it to be said")
+        wait_until(lambda: entries_since(node, kinds.ALL_DOWN, since), 10, "it to be said")
         fleet.apiservers[0].start()
         back = time.monotonic()
         load.until(lambda seen: seen.count("ok", since=back + 1.0) > 20, 10, "traffic again")

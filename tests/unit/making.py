@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Iterable, Mapping
 
+from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import load_config
-from kube_nginx_agent.config.problems import ConfigError
 from kube_nginx_agent.desired import desire
 from kube_nginx_agent.model import (
     Config,
@@ -17,8 +17,8 @@ from kube_nginx_agent.model import (
     Server,
     SocketAddress,
 )
-from kube_nginx_agent.nginx.render import render
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.nginx.rendering import render
+from kube_nginx_agent.node.paths import Paths
 
 FILE = "backends.yaml"
 NODE = Node(id="4f2a91c0d3e5", has_ipv6_loopback=True)

@@ -9,7 +9,7 @@ import pytest
 from kube_nginx_agent.config.durations import parse_duration
 from kube_nginx_agent.desired import desire
 from kube_nginx_agent.model import Backend, Balance, Config, HostName, Proxy, Target
-from kube_nginx_agent.nginx.render import render
+from kube_nginx_agent.nginx.rendering import render
 from unit.making import NODE, PATHS, address, complaints_of, config_of, warnings_of
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_nginx_agent.config.addresses import is_one_host, parse_listen, parse_target, unmapped
+from kube_nginx_agent.config.addresses import is_one_host, parse_address, parse_target, unmapped
 from kube_nginx_agent.model import HostName, SocketAddress, Target
 from unit.making import address
 
@@ -24,7 +24,7 @@ def test_printed_address_is_read_as_itself(ip: IPv4Address | IPv6Address, port: 
     target = SocketAddress(ip, port)
 
     assert parse_target(str(target)) == target
-    assert parse_listen(str(target)) == target
+    assert parse_address(str(target)) == target
 
 
 @given(st.lists(LABELS, min_size=1, max_size=5).map(".".join), PORTS)
@@ -34,7 +34,7 @@ def test_printed_name_is_read_as_itself(name: str, port: int) -> None:
     assert parse_target(str(target)) == target
 
 
-@pytest.mark.parametrize("parse", [parse_target, parse_listen])
+@pytest.mark.parametrize("parse", [parse_target, parse_address])
 @given(text=st.text(max_size=40))
 def test_any_text_is_an_address_or_a_value_error(parse: Callable[[str], Target], text: str) -> None:
     with suppress(ValueError):
@@ -42,7 +42,7 @@ def test_any_text_is_an_address_or_a_value_error(parse: Callable[[str], Target],
 
 
 def test_wildcard_can_be_listened_on() -> None:
-    assert parse_listen("[::]:8443") == address("[::]:8443")
+    assert parse_address("[::]:8443") == address("[::]:8443")
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "fe80::1"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kube_nginx_agent.backoff import Backoff
+from kube_nginx_agent.nginx.backoff import Backoff
 
 
 def test_goal_that_has_not_failed_may_be_tried_now() -> None:

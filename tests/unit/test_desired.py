@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_nginx_agent.desired import NoServerError, leads_back
+from kube_nginx_agent.config.addresses import leads_back
+from kube_nginx_agent.desired import NoServerError
 from kube_nginx_agent.model import HostName, Node
 from unit.making import NODE, OTHER_NODE, Answers, address, desired_of, servers_of
 

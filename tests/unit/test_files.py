@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.files import move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.node.files import move_over, read_text, replace_file, write_beside
 
 
 def fail(*_: object) -> None:

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_nginx_agent.config.addresses import parse_listen
+from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.desired import connect_timeout_for
 from kube_nginx_agent.health import fleet
 from kube_nginx_agent.health.machine import Health, State, Streak
 from kube_nginx_agent.health.nginx_errors import backend_in_trouble
-from kube_nginx_agent.health.observation import Result
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.observation import Result
 
-A, B, C = (parse_listen(f"10.0.0.{number}:6443") for number in (1, 2, 3))
+A, B, C = (parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3))
 
 
 def with_state(state: State, cause: Result | None = None) -> Health:
@@ -71,7 +71,7 @@ def test_own_network_is_told_from_dead_apiservers(
 
 @given(st.lists(st.sampled_from(State), min_size=1, max_size=9))
 def test_somebody_always_takes_connections(states: list[State]) -> None:
-    healths = {parse_listen(f"10.0.0.{n}:6443"): with_state(s) for n, s in enumerate(states)}
+    healths = {parse_address(f"10.0.0.{n}:6443"): with_state(s) for n, s in enumerate(states)}
 
     assert fleet.out_of_use(healths) < healths.keys()
 

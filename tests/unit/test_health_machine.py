@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube_nginx_agent.health.machine import Health, State, hint, observe, reconsider
-from kube_nginx_agent.health.observation import Layer, Observation, Result
 from kube_nginx_agent.model import HealthCheck
+from kube_nginx_agent.observation import Layer, Observation, Result
 
 CHECK = HealthCheck()
 TCP, READYZ = Layer.TCP, Layer.READYZ

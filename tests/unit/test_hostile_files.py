@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kube_nginx_agent.config.document import MAX_BYTES
+from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import load_config
-from kube_nginx_agent.config.problems import ConfigError
 from unit.making import complaints_of
 
 MEGABYTE = 1_000_000

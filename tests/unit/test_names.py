@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kube_nginx_agent.inbox import NameAnswered
-from kube_nginx_agent.names import Names
+from kube_nginx_agent.intake.names import Names
 from unit.making import ips
 
 

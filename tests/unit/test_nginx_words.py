@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kube_nginx_agent.nginx.binary import _words
-from kube_nginx_agent.run import Outcome
+from kube_nginx_agent.node.command import Outcome
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.node import discover_node
+from kube_nginx_agent.node.facts import discover_node
 
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.paths import Paths
 
 
 @pytest.mark.parametrize(

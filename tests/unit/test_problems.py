@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kube_nginx_agent.config.problems import (
+from kube_nginx_agent.config.flaws import (
     ConfigError,
     Path,
     Position,

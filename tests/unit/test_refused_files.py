@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import load_config
-from kube_nginx_agent.config.problems import ConfigError
 from unit.making import FILE, complaints_of
 
 NEITHER = "is neither an IPv4 address (four numbers, 0 to 255) nor a name"

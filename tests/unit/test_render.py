@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_nginx_agent.nginx.render import generation_of, render
+from kube_nginx_agent.nginx.rendering import generation_of, render
 from unit.making import NODE, OTHER_NODE, PATHS, desired_of, directives, rendered
 
 THREE = "backends: [10.0.0.1, 10.0.0.2, 10.0.0.3]\n"

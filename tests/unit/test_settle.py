@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kube_nginx_agent.settle import QUIET, QUIET_WHILE_OPEN, Settler
+from kube_nginx_agent.intake.settle import QUIET, QUIET_WHILE_OPEN, Settler
 
 
 def test_untouched_file_is_not_looked_at() -> None:

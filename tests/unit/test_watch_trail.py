@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.watch import trail
+from kube_nginx_agent.intake.file_watch import trail
 
 
 def below(folder: Path, path: Path) -> set[str]:

@@ -7,7 +7,7 @@ import sys
 from typing import Sequence
 
 from kube_nginx_agent.cli import check, options, reload, render, run, status, version
-from kube_nginx_agent.config.problems import ConfigError
+from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.errors import AgentError
 
 VERBS = (run, check, render, status, reload, version)

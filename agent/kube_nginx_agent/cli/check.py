@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kube_nginx_agent.cli import options
+from kube_nginx_agent.cli.preview import preview
 from kube_nginx_agent.model import Desired
 from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.orphans import find_orphans
 from kube_nginx_agent.nginx.ports import check_listen
 from kube_nginx_agent.nginx.process import find_master
-from kube_nginx_agent.nginx.render import render
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.preview import preview
+from kube_nginx_agent.nginx.rendering import render
+from kube_nginx_agent.node.paths import Paths
 
 _MORE = """\
 Reads the file, resolves its names, renders the nginx config, has `nginx -t` test it, and looks

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Iterable, Protocol
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.paths import Paths
 
 _EPILOG = """\
 Files:

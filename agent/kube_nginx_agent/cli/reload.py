@@ -11,8 +11,8 @@ from typing import Any
 
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report.status import read_status
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.report.status_file import read_status
 
 _TIMEOUT = 45.0  # seconds; a failing reload takes up to 25: the proof's time-out, then back again
 _POLL = 0.02

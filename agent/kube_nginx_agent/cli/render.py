@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from kube_nginx_agent.cli import options
-from kube_nginx_agent.nginx.render import render
-from kube_nginx_agent.preview import preview
+from kube_nginx_agent.cli.preview import preview
+from kube_nginx_agent.nginx.rendering import render
 
 _MORE = """\
 Names in the list are resolved, as the agent does. Nothing is changed.

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kube_nginx_agent.agent import Agent
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health.monitor import Monitor
@@ -15,23 +14,24 @@ from kube_nginx_agent.health.nginx_errors import backend_in_trouble
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import Inbox, NginxComplained
-from kube_nginx_agent.intake import Intake
+from kube_nginx_agent.intake.intake import Intake
+from kube_nginx_agent.loop.agent import Agent
+from kube_nginx_agent.loop.signals import post_signals
 from kube_nginx_agent.nginx.apply import Applier
 from kube_nginx_agent.nginx.binary import Nginx
-from kube_nginx_agent.nginx.cutting import Cutter
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
-from kube_nginx_agent.nginx.session_watch import SessionWatch
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
-from kube_nginx_agent.node import discover_node, spread
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink, choose_sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.node.facts import discover_node, spread
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.run_folder import RunFolder
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink, choose_sink
+from kube_nginx_agent.notices.problems import Problems
 from kube_nginx_agent.report.reporter import Reporter
-from kube_nginx_agent.run_folder import RunFolder
-from kube_nginx_agent.signals import post_signals
+from kube_nginx_agent.sessions.cutting import Cutter
+from kube_nginx_agent.sessions.session_watch import SessionWatch
 
 _MORE = """\
 Without --standalone nginx is systemd's (kube-nginx.service), and goes on when the agent stops.
@@ -79,7 +79,7 @@ def execute(chosen: argparse.Namespace) -> int:
         post_signals(inbox)
         agent = _assemble(paths, nginx, supervisor, inbox, log, run_folder, sink)
     except AgentError as error:
-        sink(events.AGENT_FAILED, str(error), {})
+        sink(kinds.AGENT_FAILED, str(error), {})
         return 1
     agent.run()
     supervisor.stop()

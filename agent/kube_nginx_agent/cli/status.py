@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 from kube_nginx_agent.cli import options
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report.status import Verdict, read_status
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.report.status_file import Verdict, read_status
 
 _STALE = 60.0
 """Seconds; the agent reports at least every 10 s, unless it is stopped or hung."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Iterable
 
-from kube_nginx_agent.config.problems import printable
+from kube_nginx_agent.config.flaws import printable
 from kube_nginx_agent.model import DEFAULT_PORT, HostName, IPAddress, SocketAddress, Target
+
+IPV4_LISTEN = SocketAddress(ipaddress.IPv4Address("127.0.0.1"), 8443)
+IPV6_LISTEN = SocketAddress(ipaddress.IPv6Address("::1"), 8443)
+DEFAULT_LISTEN = (IPV4_LISTEN, IPV6_LISTEN)
 
 _WITH_BRACKETS = re.compile(r"\[(?P<host>[^\]]*)\](?::(?P<port>.*))?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -25,8 +30,8 @@ def parse_target(text: str) -> Target:
     return SocketAddress(ip, port or DEFAULT_PORT)
 
 
-def parse_listen(text: str) -> SocketAddress:
-    """Read an address to listen on; raise ValueError that says what is wrong with it."""
+def parse_address(text: str) -> SocketAddress:
+    """Read an IP address with a port; raise ValueError that says what is wrong with it."""
     host, port = _split(text, example="127.0.0.1:8443")
     ip = _as_ip(host)
     if ip is None:
@@ -51,6 +56,21 @@ def is_one_host(ip: IPAddress) -> bool:
 def unmapped(ip: IPAddress) -> IPAddress:
     """Return the IPv4 address of an IPv4-mapped one, ``::ffff:192.0.2.1``; any other as it is."""
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def leads_back(target: Target, listen: Iterable[SocketAddress]) -> bool:
+    """Tell whether a connection to ``target`` would arrive at one of our own listen addresses.
+
+    nginx's ``[::]`` takes no IPv4 connections (ipv6only=on), so the two families stay apart.
+    """
+    if isinstance(target, HostName):
+        return False
+    return any(
+        target.port == own.port
+        and target.ip.version == own.ip.version
+        and (target.ip == own.ip or (own.ip.is_unspecified and target.ip.is_loopback))
+        for own in listen
+    )
 
 
 def _split(text: str, example: str) -> tuple[str, int | None]:

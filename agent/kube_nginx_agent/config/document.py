@@ -13,7 +13,7 @@ from typing import Any, Iterable, Iterator
 
 import yaml
 
-from kube_nginx_agent.config.problems import Path, Position, Problem, printable
+from kube_nginx_agent.config.flaws import Path, Position, Problem, printable
 
 MAX_BYTES = 256 * 1024
 """A thousand backends with every key given fit into a fifth of it."""

@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Tuple
 
-from kube_nginx_agent.config.addresses import parse_listen, parse_target
+from kube_nginx_agent.config.addresses import (
+    DEFAULT_LISTEN,
+    leads_back,
+    parse_address,
+    parse_target,
+)
 from kube_nginx_agent.config.document import Document, load_document
 from kube_nginx_agent.config.durations import format_duration, parse_duration
-from kube_nginx_agent.config.problems import ConfigError, Path, Problem
+from kube_nginx_agent.config.flaws import ConfigError, Path, Problem
 from kube_nginx_agent.config.schema import position_of, validate
-from kube_nginx_agent.desired import DEFAULT_LISTEN, leads_back
 from kube_nginx_agent.model import (
     Backend,
     Balance,
@@ -108,7 +112,7 @@ class _Reader:
         for path, text in paths.items():
             if path in self.misfits:
                 continue
-            address = parse_listen(text)
+            address = parse_address(text)
             if address in found:
                 self._refuse(path, f"{address} stands twice", "remove one")
             if not address.ip.is_loopback:

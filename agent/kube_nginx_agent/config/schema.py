@@ -11,9 +11,9 @@ from typing import Any, Iterable, Iterator
 
 import jsonschema
 
-from kube_nginx_agent.config.addresses import parse_listen, parse_target
+from kube_nginx_agent.config.addresses import parse_address, parse_target
 from kube_nginx_agent.config.document import QUOTE_IPV6, Document
-from kube_nginx_agent.config.problems import Path, Position, Problem, printable
+from kube_nginx_agent.config.flaws import Path, Position, Problem, printable
 
 _TYPE_WORDS = {
     "object": "a mapping",
@@ -33,7 +33,7 @@ def _is_backend_address(value: object) -> bool:
 
 @_formats.checks("listen-address", raises=ValueError)
 def _is_listen_address(value: object) -> bool:
-    return not isinstance(value, str) or bool(parse_listen(value))
+    return not isinstance(value, str) or bool(parse_address(value))
 
 
 def _is_whole_number(_: Any, value: object) -> bool:

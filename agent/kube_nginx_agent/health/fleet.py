@@ -6,8 +6,8 @@ from enum import Enum
 from typing import FrozenSet, Mapping
 
 from kube_nginx_agent.health.machine import Health, State
-from kube_nginx_agent.health.observation import Result
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.observation import Result
 
 Healths = Mapping[SocketAddress, Health]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Tuple
 
-from kube_nginx_agent.health.observation import DRAINS, PASSES, STUCK, Layer, Observation, Result
 from kube_nginx_agent.model import HealthCheck, Probe
+from kube_nginx_agent.observation import DRAINS, PASSES, STUCK, Layer, Observation, Result
 
 _FLAP_WINDOW = 600.0
 """Seconds after which an outage is no longer held against a backend."""

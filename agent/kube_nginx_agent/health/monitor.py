@@ -9,17 +9,17 @@ from kube_nginx_agent.desired import ALL_WELL, connect_timeout_for
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health import fleet
 from kube_nginx_agent.health.machine import Health, State, hint, is_out, observe, reconsider
-from kube_nginx_agent.health.observation import Layer, Observation, Result
 from kube_nginx_agent.health.prober import Doubt, Prober
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
 from kube_nginx_agent.model import HealthCheck, SocketAddress
-from kube_nginx_agent.nginx.session_watch import SessionWatch
-from kube_nginx_agent.nginx.sessions import has_sent
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink
+from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.observation import Layer, Observation, Result
+from kube_nginx_agent.sessions.session_watch import SessionWatch
+from kube_nginx_agent.sessions.table import has_sent
 
 _FIRST_LOOK = 0.5
 """Seconds that a list with a new backend waits for the first look at it."""
@@ -134,7 +134,7 @@ class Monitor:
         before = self.healths[backend]
         self.healths[backend] = after
         if is_out(after) and after.state is not before.state:
-            kind = events.BACKEND_DOWN if after.state is State.DOWN else events.BACKEND_DRAINING
+            kind = kinds.BACKEND_DOWN if after.state is State.DOWN else kinds.BACKEND_DRAINING
             self._problems.begins(
                 _about(backend), kind, _reason(backend, after), _fields(backend, after)
             )
@@ -142,7 +142,7 @@ class Monitor:
             lasted = f"{now - before.since:.1f} s"
             self._problems.ends(_about(backend))
             message = f"{backend}: it is up again after {lasted}"
-            self._sink(events.BACKEND_UP, message, {"BACKEND": str(backend), "STATE": "up"})
+            self._sink(kinds.BACKEND_UP, message, {"BACKEND": str(backend), "STATE": "up"})
 
     def _say_outlook(self) -> None:
         if fleet.outlook(self.healths) is not fleet.Outlook.NONE:
@@ -154,7 +154,7 @@ class Monitor:
         what = "no apiserver passes its checks: all stay in, and nginx tries them all"
         hint_ = "look at this node's own network first" if network else "look at the apiservers"
         error = AgentError(what, hint=hint_)
-        self._problems.begins("fleet", events.ALL_DOWN, error, {})
+        self._problems.begins("fleet", kinds.ALL_DOWN, error, {})
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)
@@ -163,7 +163,7 @@ class Monitor:
                 "no CA file of the cluster is known: /readyz is asked without checking "
                 "certificates; health_check.readyz.ca_file names one"
             )
-            self._sink(events.NO_CA, message, {})
+            self._sink(kinds.NO_CA, message, {})
 
     def _make_readyz(self, backend: SocketAddress) -> ReadyzProbe:
         trust = self._trust or Trust(None)

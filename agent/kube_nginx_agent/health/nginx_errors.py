@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kube_nginx_agent.config.addresses import parse_listen
+from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.model import SocketAddress
 
 _WHILE_CONNECTING = re.compile(
@@ -21,6 +21,6 @@ def backend_in_trouble(message: str) -> SocketAddress | None:
     """
     found = _WHILE_CONNECTING.search(message)
     try:
-        return parse_listen(found["upstream"]) if found else None
+        return parse_address(found["upstream"]) if found else None
     except ValueError:
         return None

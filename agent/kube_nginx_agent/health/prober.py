@@ -13,11 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Iterable, Mapping
 
-from kube_nginx_agent.health.observation import Layer, Observation
 from kube_nginx_agent.health.readyz import ReadyzProbe
-from kube_nginx_agent.health.tcp import probe_tcp
 from kube_nginx_agent.inbox import Probed
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
+from kube_nginx_agent.net.tcp import probe_tcp
+from kube_nginx_agent.observation import Layer, Observation
 
 FAST_INTERVAL = 0.2
 """Seconds between the looks at a backend that is in doubt."""

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable
 
-from kube_nginx_agent.health.observation import Layer, Observation, Result
-from kube_nginx_agent.health.tcp import connect, result_of, words_of
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.net.tcp import connect, result_of, words_of
+from kube_nginx_agent.observation import Layer, Observation, Result
 
 CLUSTER_CA = (Path("/etc/kubernetes/pki/ca.crt"), Path("/etc/kubernetes/ssl/ca.pem"))
 """Where kubeadm and the hand-made clusters keep the CA of the apiservers' certificates."""

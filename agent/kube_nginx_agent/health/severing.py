@@ -6,14 +6,14 @@ from typing import Iterable
 
 from kube_nginx_agent.health import fleet
 from kube_nginx_agent.health.monitor import Monitor
-from kube_nginx_agent.health.observation import Result
 from kube_nginx_agent.model import SocketAddress
-from kube_nginx_agent.nginx.cutting import CutError, Cutter
-from kube_nginx_agent.nginx.session_watch import SessionWatch
-from kube_nginx_agent.nginx.sessions import Session, has_sent
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink
+from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.observation import Result
+from kube_nginx_agent.sessions.cutting import CutError, Cutter
+from kube_nginx_agent.sessions.session_watch import SessionWatch
+from kube_nginx_agent.sessions.table import Session, has_sent
 
 _HEARD_LATELY = 1.2
 """Seconds without a packet from a host, on any session, after which it counts as silent. With 30 %
@@ -103,7 +103,7 @@ class Severer:
         try:
             count = self._cutter.cut(sessions)
         except CutError as error:
-            self._problems.begins("cut", events.CUT_FAILED, error, {})
+            self._problems.begins("cut", kinds.CUT_FAILED, error, {})
             return
         if not count:
             return
@@ -111,4 +111,4 @@ class Severer:
         self.ended[backend] = self.ended.get(backend, 0) + count
         noun = "session" if count == 1 else "sessions"
         message = f"{backend}: {count} {noun} ended, because {why}"
-        self._sink(events.SESSIONS_CUT, message, {"BACKEND": str(backend), "COUNT": str(count)})
+        self._sink(kinds.SESSIONS_CUT, message, {"BACKEND": str(backend), "COUNT": str(count)})

@@ -1,1 +1,1 @@
-"""Desired -> live nginx."""
+"""Desired -> live nginx: renders, applies, proves, heals. Never decides who is well."""

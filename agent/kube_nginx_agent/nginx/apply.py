@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Collection, Iterable, Iterator
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.files import move_over, read_text, replace_file, write_beside
 from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx import canary, generation, ports
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
@@ -24,9 +23,10 @@ from kube_nginx_agent.nginx.process import (
     send_signal,
     workers,
 )
-from kube_nginx_agent.nginx.render import generation_of, without_generation_socket
+from kube_nginx_agent.nginx.rendering import generation_of, without_generation_socket
 from kube_nginx_agent.nginx.supervise import Supervisor
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.files import move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.node.paths import Paths
 
 _PROOF_TIMEOUT = 10.0
 """Seconds. A reload takes 110 ms, or 2.6 s where nginx tries in vain to bind an address."""

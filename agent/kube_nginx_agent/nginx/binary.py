@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.run import Outcome, run
+from kube_nginx_agent.node.command import Outcome, run
 
 _TIMEOUT = 15.0  # seconds; a test takes 5 ms, a start whose port is held 2.5 s
 _LOG_PREFIX = re.compile(

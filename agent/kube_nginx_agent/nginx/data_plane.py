@@ -6,10 +6,10 @@ import difflib
 import signal
 import time
 
-from kube_nginx_agent.backoff import Backoff
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx.apply import Applier, ApplyError, Proof
+from kube_nginx_agent.nginx.backoff import Backoff
 from kube_nginx_agent.nginx.draining import draining_generations
 from kube_nginx_agent.nginx.generation import Answer, NoAnswer
 from kube_nginx_agent.nginx.healing import Healer, signal_if_there
@@ -21,9 +21,9 @@ from kube_nginx_agent.nginx.process import (
 )
 from kube_nginx_agent.nginx.supervise import Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink
+from kube_nginx_agent.notices.problems import Problems
 
 MAX_DRAINING = 8
 """Generations of old workers that may serve their last sessions side by side."""
@@ -118,7 +118,7 @@ class DataPlane:
             try:
                 self._applier.start_from_disk()
             except AgentError as error:
-                self._problems.begins("apply", events.APPLY_FAILED, error, {})
+                self._problems.begins("apply", kinds.APPLY_FAILED, error, {})
 
     def _apply(self, wanted: Rendered, desired: Desired) -> Proof | None:
         self._make_room()
@@ -130,7 +130,7 @@ class DataPlane:
             self.observe(now)
             self._wake(now + self._backoff.failed(wanted.generation, now))
             fields["STEP"] = error.step
-            self._problems.begins("apply", events.APPLY_FAILED, error, fields)
+            self._problems.begins("apply", kinds.APPLY_FAILED, error, fields)
             return None
         self.master = proof.master
         self._note_served(proof.generation)
@@ -157,7 +157,7 @@ class DataPlane:
         self._restarts.failed(_RESTART, now)
         self._ended_at = now
         message = f"nginx (master {master.pid}) has ended"
-        self._sink(events.NGINX_ENDED, message, {"NGINX_PID": str(master.pid)})
+        self._sink(kinds.NGINX_ENDED, message, {"NGINX_PID": str(master.pid)})
 
     def _restore(self, wanted: Rendered) -> None:
         """Undo what somebody did to the live config; nginx has not read it, so without a reload."""
@@ -166,9 +166,9 @@ class DataPlane:
             try:
                 self._applier.restore(wanted)
             except AgentError as error:
-                self._problems.begins("live config", events.LIVE_RESTORED, error, {})
+                self._problems.begins("live config", kinds.LIVE_RESTORED, error, {})
                 return
-            self._sink(events.LIVE_RESTORED, _difference(found, wanted), {})
+            self._sink(kinds.LIVE_RESTORED, _difference(found, wanted), {})
         self._problems.ends("live config", "the live config can be written again")
 
     def _finish_upgrade(self, now: float) -> None:
@@ -212,7 +212,7 @@ class DataPlane:
     def _note_upgrade_failed(self, error: AgentError) -> None:
         now = time.monotonic()
         self._wake(now + self._backoff_upgrade.failed(_UPGRADE, now))
-        self._problems.begins("binary", events.UPGRADE_FAILED, error, {})
+        self._problems.begins("binary", kinds.UPGRADE_FAILED, error, {})
 
     def _note_upgraded(self, old: Process, new: Process) -> None:
         self._backoff_upgrade.succeeded()
@@ -221,7 +221,7 @@ class DataPlane:
             f"nginx was upgraded to {self._upgrader.version()}: master {new.pid} has taken over, "
             f"{old.pid} serves its last sessions"
         )
-        self._sink(events.NGINX_UPGRADED, message, {"NGINX_PID": str(new.pid)})
+        self._sink(kinds.NGINX_UPGRADED, message, {"NGINX_PID": str(new.pid)})
 
     def _serves_clients(self, wanted: Rendered, desired: Desired) -> bool:
         """Tell whether the job is done; after a failure nginx's word for it is not enough."""
@@ -231,7 +231,7 @@ class DataPlane:
             self._applier.check_data_path(desired)
         except AgentError as error:
             fields = {"GENERATION": wanted.generation, "STEP": "canary"}
-            self._problems.begins("apply", events.APPLY_FAILED, error, fields)
+            self._problems.begins("apply", kinds.APPLY_FAILED, error, fields)
             return False
         return True
 
@@ -261,7 +261,7 @@ class DataPlane:
                 f"{MAX_DRAINING} earlier generations still serve sessions: the oldest "
                 f"(worker {pids}) is ended, its clients reconnect"
             )
-            self._sink(events.GENERATION_CUT, message, {})
+            self._sink(kinds.GENERATION_CUT, message, {})
 
     def _draining(self) -> list[list[Worker]]:
         return draining_generations(workers(self.master)) if self.master else []

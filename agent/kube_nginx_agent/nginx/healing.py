@@ -14,9 +14,9 @@ from kube_nginx_agent.nginx.process import (
     send_signal,
     workers,
 )
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink
+from kube_nginx_agent.notices.problems import Problems
 
 _MUTE_FOR = 3.0  # seconds in which nginx accepts but does not answer, until it counts as hung
 _RETIRING_FOR = 0.5  # seconds for which all workers have retired, and none has come
@@ -53,7 +53,7 @@ class Healer:
         for about, process in stopped.items():
             signal_if_there(process, signal.SIGCONT)
             error = AgentError(f"nginx process {process.pid} is stopped; it is told to go on")
-            self._problems.begins(about, events.NGINX_HUNG, error, {"NGINX_PID": str(process.pid)})
+            self._problems.begins(about, kinds.NGINX_HUNG, error, {"NGINX_PID": str(process.pid)})
         for about in self._problems.about("stopped "):
             if about not in stopped:
                 self._problems.ends(about, f"nginx process {about.partition(' ')[2]} goes on")
@@ -74,7 +74,7 @@ class Healer:
             return True
         how = "is hung" if is_mute else "was told to quit and takes no new connections"
         message = f"nginx (master {master.pid}) {how}: it is killed and started again"
-        self._sink(events.NGINX_HUNG, message, {"NGINX_PID": str(master.pid)})
+        self._sink(kinds.NGINX_HUNG, message, {"NGINX_PID": str(master.pid)})
         # The workers of one that retires serve their sessions to the end, if they are let.
         for process in _processes(master) if is_mute else [master]:
             signal_if_there(process, signal.SIGKILL)

@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
-from kube_nginx_agent.files import replace_file
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
 from kube_nginx_agent.nginx.orphans import retire_orphans
 from kube_nginx_agent.nginx.process import (
@@ -26,7 +25,8 @@ from kube_nginx_agent.nginx.process import (
     wait_until_gone,
     workers,
 )
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.files import replace_file
+from kube_nginx_agent.node.paths import Paths
 
 _PID_FILE_TIMEOUT = 5.0  # seconds; nginx writes it right after it has gone to the background
 _STOP_TIMEOUT = 5.0

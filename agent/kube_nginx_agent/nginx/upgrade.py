@@ -30,7 +30,7 @@ from kube_nginx_agent.nginx.process import (
     wait_until_gone,
     workers,
 )
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.paths import Paths
 
 _TIMEOUT = 10.0  # seconds; a new binary answers after 30 ms
 _END_TIMEOUT = 2.0

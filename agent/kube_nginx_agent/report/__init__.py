@@ -1,1 +1,1 @@
-"""What people and machines see: the journal, the status file."""
+"""Reads every part and tells: the status file, systemd. Never changes anything."""

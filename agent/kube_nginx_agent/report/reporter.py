@@ -10,13 +10,13 @@ from kube_nginx_agent import __version__
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
+from kube_nginx_agent.intake.file_watch import Watch
 from kube_nginx_agent.model import Desired, Server
 from kube_nginx_agent.nginx.data_plane import DataPlane
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report.problems import Problems
-from kube_nginx_agent.report.status import BackendStatus, Status, write_status
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.report.status_file import BackendStatus, Status, write_status
 from kube_nginx_agent.report.systemd import ServiceManager
-from kube_nginx_agent.watch import Watch
 
 _READY_AT_LAST = 20.0
 """Seconds after which systemd hears READY although nothing is proven: what waits for us at boot

@@ -10,7 +10,7 @@ from typing import Callable, FrozenSet
 
 from kube_nginx_agent.inbox import SessionsWait
 from kube_nginx_agent.model import SocketAddress
-from kube_nginx_agent.nginx.sessions import Session, diag_socket, list_sessions
+from kube_nginx_agent.sessions.table import Session, diag_socket, list_sessions
 
 INTERVAL = 0.25
 """Seconds between two looks while sessions come and go. The kernel walks its whole table for each,

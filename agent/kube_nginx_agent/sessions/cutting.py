@@ -18,7 +18,7 @@ from typing import Callable, Sequence
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.nginx.process import processes_holding
-from kube_nginx_agent.nginx.sessions import Session, destroy_all, diag_socket
+from kube_nginx_agent.sessions.table import Session, destroy_all, diag_socket
 
 _PIDFD_GETFD = 438  # the same on every architecture: asm-generic/unistd.h
 _HELPER_TIMEOUT = 3.0  # seconds; 0.1 to start it, 0.03 to end 500 sessions

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kube_nginx_agent.config.document import MAX_BYTES
+from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import Loaded, load_config
-from kube_nginx_agent.config.problems import ConfigError
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.files import replace_file
-from kube_nginx_agent.settle import QUIET_WHILE_OPEN, Settler
+from kube_nginx_agent.intake.settle import QUIET_WHILE_OPEN, Settler
+from kube_nginx_agent.node.files import replace_file
 
 _HINTS = {
     errno.ENOENT: 'create it; an empty list is written "backends: []"',

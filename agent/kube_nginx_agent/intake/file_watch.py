@@ -15,7 +15,7 @@ from typing import Callable, Iterable
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import FileTouched, Touch
-from kube_nginx_agent.inotify import (
+from kube_nginx_agent.intake.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_MODIFY,

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Tuple
 
-from kube_nginx_agent.backends_file import read_content
 from kube_nginx_agent.config.load import Loaded, load_config
 from kube_nginx_agent.desired import desire
 from kube_nginx_agent.inbox import NameAnswered
+from kube_nginx_agent.intake.backends_file import read_content
+from kube_nginx_agent.intake.names import resolve
 from kube_nginx_agent.model import Desired, HostName
-from kube_nginx_agent.names import resolve
-from kube_nginx_agent.node import discover_node
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.facts import discover_node
+from kube_nginx_agent.node.paths import Paths
 
 
 @dataclass(frozen=True)

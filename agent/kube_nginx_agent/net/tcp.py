@@ -8,8 +8,8 @@ import socket
 import struct
 import time
 
-from kube_nginx_agent.health.observation import Layer, Observation, Result
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.observation import Layer, Observation, Result
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 s (socket(7)): the close is a RST, which leaves no TIME_WAIT behind."""

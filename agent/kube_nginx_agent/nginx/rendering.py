@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from kube_nginx_agent.config.durations import format_duration
-from kube_nginx_agent.config.problems import printable
+from kube_nginx_agent.config.flaws import printable
 from kube_nginx_agent.model import Desired, Rendered, Server
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.paths import Paths
 
 _GENERATION = "@GENERATION@"
 _GENERATION_DIGITS = 7

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Callable
 
-from kube_nginx_agent.backends_file import AcceptedCopy, BackendsFile, Content
+from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import Loaded, load_config
-from kube_nginx_agent.config.problems import ConfigError
 from kube_nginx_agent.desired import Resolved
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import NameAnswered
+from kube_nginx_agent.intake.backends_file import AcceptedCopy, BackendsFile, Content
+from kube_nginx_agent.intake.names import Names, Resolver
 from kube_nginx_agent.model import Config, HostName
-from kube_nginx_agent.names import Names, Resolver
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink
+from kube_nginx_agent.notices.problems import Problems
 
 _FIRST_ANSWERS = 5.0
 """Seconds that a new list waits for the names in it that were never resolved before."""
@@ -87,13 +87,13 @@ class Intake:
         if reason:
             hint = "its last addresses go on serving" if before else "check the node's DNS"
             error = AgentError(f"it can't be resolved: {reason}", where=answer.name, hint=hint)
-            self._problems.begins(about, events.NAME_FAILED, error, {"NAME": answer.name})
+            self._problems.begins(about, kinds.NAME_FAILED, error, {"NAME": answer.name})
             return
         self._problems.ends(about, f"{answer.name}: it is resolved again")
         if before != self._names.addresses[answer.name]:
             addresses = ", ".join(sorted(map(str, answer.addresses)))
             self._sink(
-                events.NAME_CHANGED, f"{answer.name} is now {addresses}", {"NAME": answer.name}
+                kinds.NAME_CHANGED, f"{answer.name} is now {addresses}", {"NAME": answer.name}
             )
 
     def _take(self, content: Content, now: float) -> None:
@@ -141,15 +141,15 @@ class Intake:
 
     def _refuse(self, error: AgentError) -> None:
         lines = error.lines() if isinstance(error, ConfigError) else []
-        self._problems.begins("config", events.CONFIG_REFUSED, error, {})
+        self._problems.begins("config", kinds.CONFIG_REFUSED, error, {})
         if lines != self._refused:
             self._refused = lines
             for line in lines[1:]:
-                self._sink(events.CONFIG_REFUSED, line, {})
+                self._sink(kinds.CONFIG_REFUSED, line, {})
 
     def _say_accepted(self, loaded: Loaded) -> None:
         count = len(loaded.config.backends)
         what = f"{count} backend{'' if count == 1 else 's'}" if count else "no backends configured"
-        self._sink(events.CONFIG_ACCEPTED, f"{self._file.path}: {what}", {"BACKENDS": str(count)})
+        self._sink(kinds.CONFIG_ACCEPTED, f"{self._file.path}: {what}", {"BACKENDS": str(count)})
         for warning in loaded.warnings:
-            self._sink(events.CONFIG_UNWISE, warning.describe(str(self._file.path)), {})
+            self._sink(kinds.CONFIG_UNWISE, warning.describe(str(self._file.path)), {})

@@ -26,19 +26,19 @@ from kube_nginx_agent.inbox import (
     StopRequested,
     Touch,
 )
-from kube_nginx_agent.intake import Intake
+from kube_nginx_agent.intake.file_watch import Watch
+from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.model import Config, Desired, Node, Rendered
 from kube_nginx_agent.nginx.apply import Proof
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.master_watch import MasterWatch
-from kube_nginx_agent.nginx.render import render
-from kube_nginx_agent.paths import Paths
-from kube_nginx_agent.report import events
-from kube_nginx_agent.report.journal import Sink
-from kube_nginx_agent.report.problems import Problems
+from kube_nginx_agent.nginx.rendering import render
+from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.run_folder import RunFolder
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.journal import Sink
+from kube_nginx_agent.notices.problems import Problems
 from kube_nginx_agent.report.reporter import Reloads, Reporter
-from kube_nginx_agent.run_folder import RunFolder
-from kube_nginx_agent.watch import Watch
 
 POLL = 10.0
 """Seconds after which everything is looked at again, event or not."""
@@ -93,7 +93,7 @@ class Agent:
 
     def run(self) -> None:
         """Loop until a StopRequested arrives."""
-        self._sink(events.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
+        self._sink(kinds.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
         is_news = True
         while self._stopping is None:
             now = time.monotonic()
@@ -106,7 +106,7 @@ class Agent:
             self._reporter.say_alive(self._watch)
             is_news = self._take(self._inbox.wait(self._due() - time.monotonic()))
         self._reporter.say_stopping()
-        self._sink(events.AGENT_STOPPED, f"kube-nginx-agent stops ({self._stopping})", {})
+        self._sink(kinds.AGENT_STOPPED, f"kube-nginx-agent stops ({self._stopping})", {})
 
     def _due(self) -> float:
         """Return when there is something to do that no event will announce."""
@@ -198,14 +198,14 @@ class Agent:
         repaired = self._run_folder.repair()
         if repaired:
             message = f"{self._paths.run_dir}: {', '.join(repaired)} was gone and is put back"
-            self._sink(events.RUN_FOLDER_REPAIRED, message, {})
+            self._sink(kinds.RUN_FOLDER_REPAIRED, message, {})
 
     def _watch_files(self) -> None:
         self._watch.refresh()
         if self._watch.is_working:
             self._problems.ends("watch", "changes of files are seen at once again")
         else:
-            self._problems.begins("watch", events.WATCH_LOST, self._watch.explain(POLL), {})
+            self._problems.begins("watch", kinds.WATCH_LOST, self._watch.explain(POLL), {})
 
     def _decide(self, now: float) -> bool:
         """Work out what nginx should do; return False if that has to wait for a moment.
@@ -220,7 +220,7 @@ class Agent:
         try:
             if_all_well = desire(config, self._intake.resolved, self._node, ALL_WELL)
         except NoServerError as error:
-            self._problems.begins("names", events.NAME_FAILED, error, {})
+            self._problems.begins("names", kinds.NAME_FAILED, error, {})
             return True
         self._problems.ends("names")
         backends = {server.address for server in if_all_well.servers}
@@ -249,7 +249,7 @@ class Agent:
         since_edit = f", {after * 1000:.0f} ms after the edit" if after and 0 < after < 60 else ""
         where = ", ".join(map(str, desired.listen))
         self._sink(
-            events.GENERATION_LIVE,
+            kinds.GENERATION_LIVE,
             f"generation {proof.generation} is live on {where}{since_edit} "
             f"(applied and proven in {proof.seconds * 1000:.0f} ms)",
             {"GENERATION": proof.generation, "NGINX_PID": str(proof.master.pid)},

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Protocol
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.lock import take_lock
-from kube_nginx_agent.nginx.log import LogReader
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.lock import take_lock
+from kube_nginx_agent.node.paths import Paths
+
+
+class Opens(Protocol):
+    """What makes a socket in the folder, and makes it again when its name is gone."""
+
+    def open(self, writer_uid: int) -> None:
+        """Make it, for the user ``writer_uid`` to write to. Raise OSError."""
 
 
 class RunFolder:
     """The lock, and the socket that nginx's errors come to; nginx's own things are nginx's."""
 
-    def __init__(self, paths: Paths, log: LogReader, writer_uid: int) -> None:
+    def __init__(self, paths: Paths, log: Opens, writer_uid: int) -> None:
         """Take where it is, and who writes to the log socket."""
         self._paths = paths
         self._log = log

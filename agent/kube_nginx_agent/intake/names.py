@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 from typing import Callable, Iterable
 
-from kube_nginx_agent.files import read_text, replace_file
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.model import IPAddress
+from kube_nginx_agent.node.files import read_text, replace_file
 
 INTERVAL = 30.0  # seconds; getaddrinfo(3) does not tell an answer's time to live
 RETRY_INTERVAL = 5.0

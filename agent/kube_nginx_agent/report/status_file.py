@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Tuple
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.files import replace_file
-from kube_nginx_agent.paths import Paths
+from kube_nginx_agent.node.files import replace_file
+from kube_nginx_agent.node.paths import Paths
 
 
 class Verdict(IntEnum):

@@ -8,7 +8,7 @@ import syslog
 import time
 from typing import Callable, Mapping, TextIO
 
-from kube_nginx_agent.report.events import Kind
+from kube_nginx_agent.notices.kinds import Kind
 
 Fields = Mapping[str, str]
 Sink = Callable[[Kind, str, Fields], None]

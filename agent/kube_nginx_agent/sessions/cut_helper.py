@@ -12,8 +12,8 @@ import socket
 import struct
 import sys
 
-from kube_nginx_agent.config.addresses import parse_listen
-from kube_nginx_agent.nginx.sessions import destroy_all, diag_socket, list_sessions
+from kube_nginx_agent.config.addresses import parse_address
+from kube_nginx_agent.sessions.table import destroy_all, diag_socket, list_sessions
 
 MAX_MESSAGE = 64 * 1024  # bytes
 _LISTEN_FD = 3  # sd_listen_fds(3)
@@ -58,7 +58,7 @@ def serve(client: socket.socket) -> None:
 def _answer(message: bytes) -> str:
     try:
         address, *inodes = message.decode("ascii").split()
-        backend = parse_listen(address)
+        backend = parse_address(address)
         wanted = {int(inode) for inode in inodes}
     except ValueError:
         return "not understood: ADDRESS INODE..."

@@ -1,0 +1,1 @@
+"""nginx's connections to the backends, and their end. Never decides whose."""
