@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.node.files import move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.node.files import FileError, move_over, read_text, replace_file, write_beside
 
 
 def fail(*_: object) -> None:
@@ -36,14 +36,14 @@ def test_full_disk_leaves_the_old_file_and_no_other(
     file.write_text("old")
     monkeypatch.setattr(os, "fsync", fail)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         replace_file(file, "new")
 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "old"}
 
 
-def test_failed_write_in_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_failed_write_in_a_missing_folder_says_where(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="missing/file: it can.t be written: No such file"):
         write_beside(tmp_path / "missing" / "file", "text")
 
 

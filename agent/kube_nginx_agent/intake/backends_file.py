@@ -16,7 +16,7 @@ from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import Loaded, load_config
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.intake.settle import QUIET_WHILE_OPEN, Settler
-from kube_nginx_agent.node.files import replace_file
+from kube_nginx_agent.node.files import FileError, replace_file
 
 _HINTS = {
     errno.ENOENT: 'create it; an empty list is written "backends: []"',
@@ -117,7 +117,7 @@ class AcceptedCopy:
 
     def save(self, data: bytes) -> None:
         """Keep ``data``; worth a try only, for the live config is kept elsewhere."""
-        with suppress(OSError):
+        with suppress(FileError):
             if read_content(self._copy).data != data:
                 replace_file(self._copy, data.decode("utf-8"))
 

@@ -14,7 +14,7 @@ from typing import Callable, Iterable
 
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.model import IPAddress
-from kube_nginx_agent.node.files import read_text, replace_file
+from kube_nginx_agent.node.files import FileError, read_text, replace_file
 
 INTERVAL = 30.0  # seconds; getaddrinfo(3) does not tell an answer's time to live
 RETRY_INTERVAL = 5.0
@@ -96,7 +96,7 @@ class Names:
         content = {name: sorted(map(str, found)) for name, found in sorted(self.addresses.items())}
         try:
             replace_file(self._file, json.dumps(content, indent=1) + "\n")
-        except OSError:
+        except FileError:
             # Worth a try only: the answers are kept for a start without DNS, and come again.
             return
 

@@ -25,7 +25,7 @@ from kube_nginx_agent.nginx.process import (
 )
 from kube_nginx_agent.nginx.rendering import generation_of, without_generation_socket
 from kube_nginx_agent.nginx.supervise import Supervisor
-from kube_nginx_agent.node.files import move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.node.files import FileError, move_over, read_text, replace_file, write_beside
 from kube_nginx_agent.node.paths import Paths
 
 _PROOF_TIMEOUT = 10.0
@@ -227,7 +227,7 @@ class Applier:
         good = self.last_good()
         before = served or (good and good.generation)
         if good and good.generation == before:
-            with suppress(OSError, AgentError):
+            with suppress(AgentError):
                 self._return_to(good.generation)
         return before is not None and self.served_generation() == before
 
@@ -287,9 +287,9 @@ def _disk_errors(file: Path) -> Iterator[None]:
     """Turn the OSError of writing ``file`` into an error that says where and what to do."""
     try:
         yield
-    except OSError as error:
+    except FileError as error:
         raise AgentError(
-            f"the config can't be written: {error.strerror}",
+            f"the config can't be written: {error.what.partition(': ')[2]}",
             where=str(file),
             hint="make room there or mend its rights; it is tried again",
         ) from error

@@ -25,7 +25,7 @@ from kube_nginx_agent.nginx.process import (
     wait_until_gone,
     workers,
 )
-from kube_nginx_agent.node.files import replace_file
+from kube_nginx_agent.node.files import FileError, replace_file
 from kube_nginx_agent.node.paths import Paths
 
 _PID_FILE_TIMEOUT = 5.0  # seconds; nginx writes it right after it has gone to the background
@@ -41,7 +41,7 @@ def find_running(paths: Paths) -> Process | None:
         # Within an upgrade the file is not lost: nginx has moved it away for the new master's.
         is_upgrading = paths.pid_file.with_name(f"{paths.pid_file.name}.oldbin").exists()
         if master and not is_upgrading:
-            with suppress(OSError):
+            with suppress(FileError):
                 replace_file(paths.pid_file, f"{master.pid}\n")
     return master
 

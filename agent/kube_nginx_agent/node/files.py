@@ -1,50 +1,201 @@
-"""Replace a file so that a crash at any moment leaves the old one or the new one, whole."""
+"""The one edge to files and their errors: nobody else asks pathlib or os about the disk.
+
+pathlib's predicates raise PermissionError where a folder may not be entered, which on a hardened
+node is any folder, at any time. Here a question has an answer for every errno, and what can't be
+done raises FileError, an error that a user can act on. Files get their modes by what they are,
+whatever the umask.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Iterator
+
+from kube_nginx_agent.errors import AgentError
+
+READABLE = 0o644
+"""The mode of files that any user may read."""
+
+_HINTS = {
+    errno.EACCES: "let the agent's user reach it: its folders need x, the file r",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: "mount it writable",
+    errno.EIO: "look at the disk",
+}
 
 
-def write_beside(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` and to the disk; on failure there is no file. Raise OSError."""
+class FileError(AgentError):
+    """A file can't be used; ``errno`` is the system's number for why."""
+
+    def __init__(self, path: Path | str, what: str, error: OSError, hint: str = "") -> None:
+        """Say ``what`` failed, in the system's words; ``hint`` if the errno's own is too little."""
+        self.errno = error.errno or 0
+        reason = os.strerror(self.errno) if self.errno else str(error)
+        hint = hint or _HINTS.get(self.errno, "")
+        super().__init__(f"{what}: {reason}", where=str(path), hint=hint)
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return what stat(2) says; None where there is nothing. Raise FileError: it can't be told."""
     try:
-        with path.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            path.unlink()
-        raise
+        return os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise FileError(path, "it can't be looked at", error) from error
 
 
-def move_over(source: Path, target: Path) -> None:
-    """Put ``source`` in the place of ``target``, both in one folder, and have the disk know it."""
-    source.replace(target)
-    sync_folder(target.parent)
+def is_there(path: Path) -> bool:
+    """Tell whether there is something at ``path`` that we may look at."""
+    return _mode(path) is not None
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Give ``path`` the content ``text``, all at once. Raise OSError."""
-    beside = path.with_name(f"{path.name}.new")
-    write_beside(beside, text)
-    move_over(beside, path)
+def is_regular(path: Path) -> bool:
+    """Tell whether there is a regular file at ``path``, at the end of all links."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
 
 
-def read_text(path: Path) -> str | None:
-    """Return the content, or None when there is no such file or it can't be read as text."""
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder at ``path``, at the end of all links."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def link_target(path: Path) -> str | None:
+    """Return where the link at ``path`` leads; None when it is none, or can't be looked at."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return os.readlink(path)
+    except (OSError, ValueError):
         return None
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the disk know the names in ``folder``."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def read_bytes(path: Path, longest: int = -1) -> bytes:
+    """Return the content, at most ``longest`` bytes of it (-1: all). Raise FileError.
+
+    Never waits, as on a named pipe, and reads nothing but regular files.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            return file.read(longest)
+    except OSError as error:
+        raise FileError(path, "it can't be read", error) from error
+
+
+def read_text(path: Path) -> str | None:
+    """Return the content; None when there is no such file or it can't be read as text."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except (FileError, UnicodeDecodeError):
+        return None
+
+
+def read_proc(path: Path | str) -> str:
+    """Return what proc(5) shows there; "" when it is gone or closed to us.
+
+    The kernel passes on what strangers have chosen: names of processes and of sockets are bytes,
+    which are kept as they are (``os.fsencode`` gives them back).
+    """
+    try:
+        with open(path, "rb") as file:
+            return os.fsdecode(file.read())
+    except OSError:
+        return ""
+
+
+def names_in(folder: Path | str) -> list[str]:
+    """Return the names in a folder; none when it is gone or closed to us."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def open_files_of(pid: int | str) -> Iterator[tuple[int, str]]:
+    """Yield (descriptor, where it leads) of a process's open files, as far as we may look."""
+    folder = f"/proc/{pid}/fd"
+    for name in names_in(folder):
+        with suppress(OSError):
+            yield int(name), os.readlink(f"{folder}/{name}")
+
+
+def write_beside(path: Path, text: str, mode: int = READABLE) -> None:
+    """Write ``text`` to ``path`` and to the disk; on failure there is no file. Raise FileError."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(path)
+        raise FileError(path, "it can't be written", error) from error
+
+
+def move_over(source: Path, target: Path) -> None:
+    """Put ``source`` in the place of ``target``, both in one folder, and have the disk know it.
+
+    Raise FileError.
+    """
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise FileError(target, "it can't be replaced", error) from error
+    sync_folder(target.parent)
+
+
+def replace_file(path: Path, text: str, mode: int = READABLE) -> None:
+    """Give ``path`` the content ``text``, all at once. Raise FileError."""
+    beside = path.with_name(f"{path.name}.new")
+    write_beside(beside, text, mode)
+    move_over(beside, path)
+
+
+def remove(path: Path) -> None:
+    """Remove the file, if there is one. Raise FileError."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileError(path, "it can't be removed", error) from error
+
+
+def make_folder(path: Path, mode: int = 0o755) -> None:
+    """Make the folder and those above it, where they are missing. Raise FileError."""
+    missing = [folder for folder in (path, *path.parents) if not is_there(folder)]
+    try:
+        for folder in reversed(missing):
+            with suppress(FileExistsError):
+                os.mkdir(folder)
+                os.chmod(folder, mode)
+    except OSError as error:
+        raise FileError(path, "the folder can't be made", error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names in ``folder``. Raise FileError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise FileError(folder, "the folder can't be synced", error) from error
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None

@@ -13,6 +13,7 @@ from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.intake.file_watch import Watch
 from kube_nginx_agent.model import Desired, Server
 from kube_nginx_agent.nginx.data_plane import DataPlane
+from kube_nginx_agent.node.files import FileError
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices.problems import Problems
 from kube_nginx_agent.report.status_file import BackendStatus, Status, write_status
@@ -101,9 +102,9 @@ class Reporter:
         )
         try:
             write_status(status, self._paths.status)
-        except OSError as error:
+        except FileError as error:
             # The run folder may be full or gone; the next pass tries again.
-            self._manager.status(f"{self._paths.status}: {error.strerror}; {status.summary}")
+            self._manager.status(f"{error}; {status.summary}")
         else:
             self._manager.status(status.summary)
         is_proven = served is not None and wanted in (None, served)

@@ -100,7 +100,7 @@ class Status:
 
 
 def write_status(status: Status, file: Path) -> None:
-    """Replace the status file. Raise OSError."""
+    """Replace the status file. Raise FileError."""
     replace_file(file, json.dumps(asdict(status), indent=1) + "\n")
 
 
