@@ -230,7 +230,7 @@ def test_reload_of_a_broken_list_tells_why_and_leaves_the_last_good_one(
 
 def test_reload_without_an_agent_says_so(agent: AgentProcess) -> None:
     asked = agent.cli("reload")
-    assert asked.returncode == 1
+    assert asked.returncode == 3
     assert "the agent is not running" in asked.stderr
     assert len(asked.stderr.splitlines()) == 1
 
@@ -248,6 +248,7 @@ def test_a_stop_ends_nginx_too_and_leaves_nothing_but_the_state(
     assert [path.name for path in agent.run_dir.iterdir()] == ["agent.lock"]
     assert {path.name for path in agent.state_dir.iterdir()} == {
         "kube-nginx.conf",
+        "spare",
         "last-good.conf",
         "accepted-backends.yaml",
     }

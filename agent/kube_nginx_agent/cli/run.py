@@ -80,7 +80,7 @@ def execute(chosen: argparse.Namespace) -> int:
         paths = options.paths(chosen)
         with suppress(FileError):  # what can't be written is said when it is to be written
             make_folder(paths.state_dir)
-        make_folder(paths.run_dir)
+        _make_run_dir(paths)
         nginx = Nginx(paths.nginx)
         supervisor: Supervisor = Standalone(nginx, paths) if chosen.standalone else Attached(paths)
         inbox = Inbox()
@@ -97,6 +97,14 @@ def execute(chosen: argparse.Namespace) -> int:
     supervisor.stop()
     run_folder.clean()
     return code
+
+
+def _make_run_dir(paths: Paths) -> None:
+    try:
+        make_folder(paths.run_dir)
+    except FileError as error:
+        hint = "run as the user that owns it, or choose another: --run-dir"
+        raise AgentError(error.what, where=error.where, hint=hint) from error
 
 
 def _assemble(  # noqa: PLR0913 - the one place where all parts meet

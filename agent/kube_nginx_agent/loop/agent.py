@@ -12,8 +12,9 @@ import os
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Iterable, Sequence, TypeVar
 
 from kube_nginx_agent import __version__
 from kube_nginx_agent.desired import NoServerError
@@ -51,6 +52,8 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
 from kube_nginx_agent.notices.problems import Problem, Problems
 from kube_nginx_agent.report.reporter import Outcome, Reporter
+
+Result = TypeVar("Result")
 
 POLL = 10.0
 """Seconds after which everything is looked at again, event or not."""
@@ -107,7 +110,7 @@ class Agent:
         self._data_plane = data_plane
         self._voice = voice
         self._is_strict = is_strict
-        self._listening = Listening()
+        self._listening = Listening(paths)
         self._master_watch = MasterWatch(inbox.post)
         self._node: Node | None = None
         self._next_poll = 0.0
@@ -128,7 +131,7 @@ class Agent:
         while self._stopping is None:
             now = time.monotonic()
             try:
-                self._fleet.monitor.tick(now)
+                self._guard("health", partial(self._fleet.monitor.tick, now))
                 if is_news or now >= wake or self._has_health_changed():
                     self._pass(now)
                 self._turn(time.monotonic())
@@ -136,7 +139,7 @@ class Agent:
             except StoppedWaitingError:
                 wake = now
             except Exception as error:
-                self._note_unforeseen(error)
+                self._note_unforeseen("loop", error)
                 wake = now + _RETRY
             is_news = self._take(self._inbox.wait(wake - time.monotonic()))
         self._voice.reporter.say_stopping()
@@ -204,32 +207,52 @@ class Agent:
         if is_poll:
             self._next_poll = now + POLL
             self._inputs.intake.poll(now)
+        afresh = is_poll or at_once
         self._trouble = {}
-        if is_poll or at_once or self._node is None:
-            self._node = self._inputs.look_at_node()
-        self._inputs.watch.refresh()
-        self._keep_run_folder()
-        reap_orphans()
-        self._inputs.intake.look(now, at_once=at_once)
-        is_decided = self._reconcile(now, afresh=is_poll or at_once)
+        if afresh or self._node is None:
+            self._guard("node", self._look_at_node)
+        self._guard("watch", self._inputs.watch.refresh)
+        self._guard("run folder", self._keep_run_folder)
+        self._guard("children", reap_orphans)
+        self._guard("intake", lambda: self._inputs.intake.look(now, at_once=at_once))
+        is_decided = self._guard("nginx", lambda: self._reconcile(now, afresh=afresh))
+        if not afresh and self._wanted and self._data_plane.has_failed(self._wanted):
+            # Perhaps the node is not as it was: an address has left, IPv6 was switched off.
+            self._guard("node", self._look_at_node)
+            is_decided = self._guard("nginx", lambda: self._reconcile(now, afresh=True))
         self._master_watch.follow(self._data_plane.master)
         self._voice.problems.update(self._problems())
         if at_once and is_decided:
             reloads.done = requested
             self._voice.reporter.say_reloaded()
-        self._report()
+        self._guard("report", self._report)
 
     def _turn(self, now: float) -> None:
         """Do what every turn of the loop does, pass or not."""
         # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
-        self._fleet.severer.sever(now)
+        self._guard("sessions", lambda: self._fleet.severer.sever(now))
         self._voice.reporter.say_alive(is_well=self._inputs.watch.is_alive())
+
+    def _guard(self, part: str, work: Callable[[], Result]) -> Result | None:
+        """Do a part of the pass; what was not foreseen in it keeps no other part from its work."""
+        try:
+            return work()
+        except StoppedWaitingError:
+            raise
+        except Exception as error:
+            self._note_unforeseen(part, error)
+            return None
+
+    def _look_at_node(self) -> None:
+        self._node = self._inputs.look_at_node()
 
     def _reconcile(self, now: float, *, afresh: bool) -> bool:
         """Bring nginx to the wanted list, or else to the live one, as their backends are now.
 
         Return False if the wanted one has to wait for a moment.
         """
+        if self._data_plane.master is None:
+            self._data_plane.observe(now)  # whose listen addresses are nobody's but its own
         wanted, is_decided = self._base(self._inputs.intake.wanted, now, afresh=afresh)
         if self._live is None and self._inputs.intake.live:
             self._live, _ = self._base(self._inputs.intake.live, now, afresh=False)
@@ -274,6 +297,8 @@ class Agent:
         ]
         if wanted and goals and bases[0] is wanted:
             self._wanted = goals[0]
+        if wanted and _is_same(wanted, live):
+            self._inputs.intake.take_edit_time()  # an edit of a comment; what comes is not its work
         proof = self._data_plane.reconcile(goals, now)
         for base, goal in zip(bases, goals):
             if self._data_plane.is_live(goal):
@@ -290,7 +315,7 @@ class Agent:
             return
         edited_at = self._inputs.intake.take_edit_time()
         if proof is None or proof.generation != goal.generation:
-            return  # An edit of a comment.
+            return
         after = time.time() - edited_at if edited_at else None
         # An older edit was made while no agent ran, or the clock has jumped.
         since_edit = f", {after * 1000:.0f} ms after the edit" if after and 0 < after < 60 else ""
@@ -351,15 +376,15 @@ class Agent:
         self._voice.sink(kinds.AGENT_FAILED, f"{error}; systemd makes it at the next start", {})
         self._stopping, self._exit_code = "the run folder is gone", 1
 
-    def _note_unforeseen(self, error: Exception) -> None:
+    def _note_unforeseen(self, part: str, error: Exception) -> None:
         """Say what was not foreseen, with its place: a fault of ours, but no reason to end."""
         frames = traceback.extract_tb(error.__traceback__)
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         what = f"internal error: {type(error).__name__}: {error}"
-        hint = f"it is tried again; please report it with these places: {_places(frames)}"
-        self._voice.problems.add(
-            Problem("internal", kinds.INTERNAL, AgentError(what, where=where, hint=hint))
-        )
+        hint = f"it is tried again; please report it with its places: {_places(frames)}"
+        about = f"internal {part}"
+        trouble = Problem(about, kinds.INTERNAL, AgentError(what, where=part, hint=hint))
+        self._trouble[about] = trouble
+        self._voice.problems.add(trouble)
 
 
 def _is_same(base: Base, other: Base | None) -> bool:
@@ -367,4 +392,7 @@ def _is_same(base: Base, other: Base | None) -> bool:
 
 
 def _places(frames: traceback.StackSummary) -> str:
-    return " ".join(f"{frame.name}:{frame.lineno}" for frame in frames[-6:])
+    """Return the innermost ones as ``module.function:line``."""
+    return " ".join(
+        f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in frames[-6:]
+    )

@@ -117,6 +117,10 @@ class DataPlane:
         """Tell whether nginx serves the goal, and clients by it."""
         return self.served == goal.generation and goal.key not in self._failed
 
+    def has_failed(self, goal: Goal) -> bool:
+        """Tell whether the last try at the goal was a failure."""
+        return goal.key in self._failed
+
     def reconcile(self, goals: Sequence[Goal], now: float) -> Proof | None:
         """Make nginx serve the first of the ``goals`` that can be had, the most wanted one first.
 
@@ -174,7 +178,11 @@ class DataPlane:
         retries = {key: backoff.retry_at(now) for key, (backoff, _) in self._failed.items()}
         return Waits(
             goals={key: retry for key, retry in retries.items() if retry is not None},
-            doubted=frozenset(self._failed),
+            # What failed before nginx served it is another matter now that it does.
+            checks={
+                key: retries[key] if error.step == "canary" else None
+                for key, (_, error) in self._failed.items()
+            },
             restart=self._restarts.retry_at(now),
             upgrade=self._upgrades.retry_at(now),
             restore=self._restores.retry_at(now),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import FrozenSet, Hashable, Mapping, Sequence, Tuple, Union
+from typing import Hashable, Mapping, Sequence, Tuple, Union
 
 from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx.generation import Answer, NoAnswer
@@ -87,8 +87,9 @@ class Waits:
     """What has failed, and when it may be tried again; a time that is over is as good as None."""
 
     goals: Mapping[Hashable, float] = field(default_factory=dict)
-    doubted: FrozenSet[Hashable] = frozenset()
-    """Goals whose last try failed, whatever nginx says."""
+    checks: Mapping[Hashable, float | None] = field(default_factory=dict)
+    """Goals whose last try failed, whatever nginx says, and when their clients' way may be checked
+    again; None: now."""
     restart: float | None = None
     upgrade: float | None = None
     restore: float | None = None
@@ -252,8 +253,8 @@ def _keep(seen: Seen, goal: Goal, waits: Waits, now: float, wakes: list[float]) 
         if not _is_ahead(waits.restore, now):
             return Restore(goal.rendered)
         wakes.append(waits.restore or now)
-    if goal.key in waits.doubted:
-        retry = waits.goals.get(goal.key)
+    if goal.key in waits.checks:
+        retry = waits.checks[goal.key]
         if not _is_ahead(retry, now):
             return Check(goal)
         wakes.append(retry or now)

@@ -11,8 +11,10 @@ from typing import Collection, Iterable, Tuple
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.nginx.orphans import find_orphans
 from kube_nginx_agent.nginx.ports import AddressHeldError, check_listen, try_to_bind
 from kube_nginx_agent.nginx.process import Process
+from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.problems import Problem
 
@@ -22,8 +24,9 @@ Addresses = Tuple[SocketAddress, ...]
 class Listening:
     """Keeps what was found at the last look; finding out who holds a port is not for each pass."""
 
-    def __init__(self) -> None:
-        """Start with nothing looked at."""
+    def __init__(self, paths: Paths) -> None:
+        """Take where nginx is; nothing is looked at yet."""
+        self._paths = paths
         self._errors: dict[SocketAddress, AgentError] = {}
         self._looked_at: Addresses = ()
 
@@ -45,7 +48,7 @@ class Listening:
             self._errors = {
                 address: error
                 for address in wanted
-                if (error := _what_keeps_off(address, live, master))
+                if (error := self._what_keeps_off(address, live, master))
             }
         return tuple(address for address in wanted if address not in self._errors) or wanted
 
@@ -55,17 +58,19 @@ class Listening:
             fields = {"LISTEN": str(address)}
             yield Problem(f"listen {address}", kinds.LISTEN_FAILED, error, fields)
 
-
-def _what_keeps_off(
-    address: SocketAddress, live: Collection[SocketAddress], master: Process | None
-) -> AgentError | None:
-    error = try_to_bind(address)
-    if error is None or (error.errno == errno.EADDRINUSE and address in live):
+    def _what_keeps_off(
+        self, address: SocketAddress, live: Collection[SocketAddress], master: Process | None
+    ) -> AgentError | None:
+        error = try_to_bind(address)
+        if error is None or (error.errno == errno.EADDRINUSE and address in live):
+            return None
+        # The workers of a killed master listen until a start retires them.
+        socket, binary = self._paths.generation_socket, self._paths.nginx
+        orphans = () if master else find_orphans(socket, binary)
+        try:
+            check_listen([address], master, orphans)
+        except AddressHeldError as held:
+            return held
+        except AgentError:
+            return None  # nginx itself is in its own way, which is not mended by leaving it out.
         return None
-    try:
-        check_listen([address], master)
-    except AddressHeldError as held:
-        return held
-    except AgentError:
-        return None  # nginx itself is in its own way, which is not mended by leaving it out.
-    return None

@@ -28,6 +28,7 @@ class Holder:
     user: str
     pid: int | None
     name: str
+    uid: int = -1
 
     def __str__(self) -> str:
         """Return words for an error message."""
@@ -131,7 +132,7 @@ def _find(address: SocketAddress) -> tuple[IPAddress, Holder] | tuple[None, None
     for ip, port, uid, inode in _listeners():
         if port == address.port and _keeps_off(ip, address.ip):
             pid = next(processes_holding({inode}), None)
-            return ip, Holder(_user_name(uid), pid, _name_of(pid) if pid else "")
+            return ip, Holder(_user_name(uid), pid, _name_of(pid) if pid else "", uid)
     return None, None
 
 

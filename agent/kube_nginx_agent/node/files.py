@@ -21,7 +21,7 @@ from kube_nginx_agent.errors import AgentError
 READABLE = 0o644
 """The mode of files that any user may read."""
 
-_SPARE_BYTES = 64 * 1024
+_SPARE_BYTES = 16 * 1024
 """A config with 64 backends has 9 KB."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _HINTS = {
@@ -69,6 +69,14 @@ def is_folder(path: Path) -> bool:
     """Tell whether there is a folder at ``path``, at the end of all links."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
+
+
+def owner_of(path: Path) -> int | None:
+    """Return the uid that a file or folder belongs to; None where there is nothing to be seen."""
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
 
 
 def is_runnable(path: Path) -> bool:
@@ -163,8 +171,7 @@ def write_beside(path: Path, text: str, mode: int = READABLE, *, spare: Path | N
         try:
             _write(path, text, mode)
         except OSError as error:
-            # With a second name it is still the live file, which nobody may write into.
-            if spare is None or error.errno not in _NO_SPACE or os.stat(spare).st_nlink != 1:
+            if error.errno not in _NO_SPACE or spare is None or not _is_free(spare):
                 raise
             os.replace(spare, path)
             _write(path, text, mode, within=True)
@@ -242,6 +249,14 @@ def _write(path: Path, text: str, mode: int, *, within: bool = False) -> None:
         os.fsync(file.fileno())
 
 
+def _is_free(spare: Path) -> bool:
+    """Tell whether the spare is there; with a second name it is still the live file."""
+    try:
+        return os.stat(spare).st_nlink == 1
+    except OSError:
+        return False
+
+
 def _keep_room_of(old: Path, spare: Path) -> None:
     """Keep the blocks of ``old``, which is about to be replaced, under the name ``spare``."""
     with suppress(OSError):
@@ -252,7 +267,7 @@ def _keep_room_of(old: Path, spare: Path) -> None:
 
 def _enlarge(spare: Path) -> None:
     """Reserve room for a longer text than the last one; worth a try only."""
-    with suppress(OSError), open(spare, "r+b") as file:
+    with suppress(OSError), open(spare, "ab") as file:
         os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
 
 

@@ -58,7 +58,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what would tell of an agent that has ended."""
-        for left in (self._paths.status, self._paths.log_socket):
+        for left in (self._paths.status, self._paths.status_spare, self._paths.log_socket):
             with suppress(FileError):
                 remove(left)
 
