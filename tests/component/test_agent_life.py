@@ -125,7 +125,9 @@ def test_a_live_config_that_was_changed_is_restored_and_the_difference_said(
     agent.start(apis[:1])
     live = agent.state_dir / "kube-nginx.conf"
     text = live.read_text()
-    live.write_text(text.replace("max_fails=0", "max_fails=7"))
+    edited = live.with_name("edited")
+    edited.write_text(text.replace("max_fails=0", "max_fails=7"))
+    edited.replace(live)  # all at once, as editors do
     agent.wait_for_line("changed by another hand: it is restored")
     assert agent.lines(r"\+.*max_fails=7")
     assert live.read_text() == text
