@@ -206,7 +206,7 @@ def _mend(seen: Seen, memory: Memory, now: float) -> Decision | None:
     stopped = tuple(
         process
         for process in seen.stopped
-        if now - memory.resumed.get(process, now - _RESUME_AGAIN) >= _RESUME_AGAIN
+        if process not in memory.resumed or now >= memory.resumed[process] + _RESUME_AGAIN
     )
     if stopped:
         return Decision(Resume(stopped))
@@ -217,7 +217,7 @@ def _mend(seen: Seen, memory: Memory, now: float) -> Decision | None:
         (memory.retiring_since, RETIRING_FOR, False),
     ):
         if since is not None:
-            if now - since >= patience:
+            if now >= since + patience:
                 return Decision(End(seen.master, is_hung))
             return Decision(Rest(), min(since + patience, now + _ASK_AGAIN))
     return None
