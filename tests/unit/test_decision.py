@@ -222,7 +222,8 @@ def test_nginx_that_was_told_to_quit_is_ended_after_a_moment_with_its_workers_al
     memory = remember(Memory(), retiring, NOW)
 
     first = decision(retiring, LIVE, memory=memory, now=NOW)
-    assert (first.step, first.wake) == (Rest(), pytest.approx(NOW + 0.1))
+    assert first.step == Rest()
+    assert first.wake == pytest.approx(NOW + 0.1)
     second = decision(retiring, LIVE, memory=memory, now=NOW + RETIRING_FOR)
     assert second.step == End(MASTER, is_hung=False)
 

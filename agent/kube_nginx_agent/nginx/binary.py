@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Sequence
@@ -9,7 +10,7 @@ from typing import Sequence
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.nginx import limits
 from kube_nginx_agent.nginx.process import Process
-from kube_nginx_agent.node.command import Outcome, run
+from kube_nginx_agent.node.command import Outcome, run, start_daemon
 from kube_nginx_agent.node.files import is_regular, is_runnable
 
 _LOG_PREFIX = re.compile(
@@ -63,7 +64,9 @@ class Nginx:
         Returns when nginx has bound its addresses and written its pid file.
         """
         self.check_usable()
-        outcome = self._run(self.path, ["-c", str(config)], limits.START)
+        # In a container nobody but PID 1 could show what nginx logs; elsewhere it would be noise.
+        run_it = start_daemon if os.getpid() == 1 else run
+        outcome = run_it([str(self.path), "-c", str(config)], limits.START)
         if outcome.code:
             raise NginxError(f"nginx does not start: {_words(outcome)}")
 

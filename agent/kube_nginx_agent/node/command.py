@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -34,28 +37,64 @@ def run(command: Sequence[str], timeout: float, name: str = "") -> Outcome:
     ``subprocess.run`` would: a daemon that it leaves behind holds that open.
     Raise AgentError, which calls the program ``name``, when it can't be started or takes too long.
     """
-    name = name or command[0]
+    outcome, reader = _run(command, timeout, name or command[0])
+    os.close(reader)
+    return outcome
+
+
+def start_daemon(command: Sequence[str], timeout: float, name: str = "") -> Outcome:
+    """Run a program that leaves a daemon behind, and pass on what that says to our standard error.
+
+    It never waits for us: what a full pipe has no room for is lost, and when we end it writes in
+    vain. Raise AgentError as ``run``.
+    """
+    outcome, reader = _run(command, timeout, name or command[0])
+    threading.Thread(target=_pass_on, args=(reader,), name="daemon-stderr", daemon=True).start()
+    return outcome
+
+
+def _run(command: Sequence[str], timeout: float, name: str) -> tuple[Outcome, int]:
+    """Return how the program ended, and the pipe that its children may still write to."""
     try:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise AgentError(f"it can't be run: {error.strerror}", where=name) from error
-    with open(reader, "rb", buffering=0) as stderr:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=writer,
-                env={name: value for name, value in os.environ.items() if name not in _NOT_PASSED},
-            )
-        except OSError as error:
-            raise AgentError(f"it can't be run: {error.strerror}", where=name) from error
-        finally:
-            os.close(writer)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=writer,
+            env={key: value for key, value in os.environ.items() if key not in _NOT_PASSED},
+        )
         _await_end(process, timeout, name)
-        os.set_blocking(stderr.fileno(), False)
-        output = stderr.read(_MAX_OUTPUT) or b""
-    return Outcome(process.returncode, output.decode("utf-8", "replace"))
+        return Outcome(process.returncode, _read(reader)), reader
+    except OSError as error:
+        os.close(reader)
+        raise AgentError(f"it can't be run: {error.strerror}", where=name) from error
+    except AgentError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+
+
+def _read(reader: int) -> str:
+    try:
+        return os.read(reader, _MAX_OUTPUT).decode("utf-8", "replace")
+    except BlockingIOError:
+        return ""
+
+
+def _pass_on(reader: int) -> None:
+    with open(reader, "rb", buffering=0) as source:
+        os.set_blocking(reader, True)
+        while True:
+            part = source.read(_MAX_OUTPUT)
+            if not part:
+                return
+            with suppress(OSError, ValueError, AttributeError):  # closed, or full
+                os.write(sys.stderr.fileno(), part)
 
 
 def _await_end(process: subprocess.Popen[bytes], timeout: float, name: str) -> None:
