@@ -49,6 +49,8 @@ def start_daemon(command: Sequence[str], timeout: float, name: str = "") -> Outc
     vain. Raise AgentError as ``run``.
     """
     outcome, reader = _run(command, timeout, name or command[0])
+    if not outcome.code:
+        _say(outcome.stderr.encode())
     threading.Thread(target=_pass_on, args=(reader,), name="daemon-stderr", daemon=True).start()
     return outcome
 
@@ -93,8 +95,12 @@ def _pass_on(reader: int) -> None:
             part = source.read(_MAX_OUTPUT)
             if not part:
                 return
-            with suppress(OSError, ValueError, AttributeError):  # closed, or full
-                os.write(sys.stderr.fileno(), part)
+            _say(part)
+
+
+def _say(text: bytes) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # closed, or full
+        os.write(sys.stderr.fileno(), text)
 
 
 def _await_end(process: subprocess.Popen[bytes], timeout: float, name: str) -> None:
