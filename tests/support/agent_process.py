@@ -37,7 +37,9 @@ def command(*arguments: object) -> list[str]:
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """Return the environment for `command`."""
-    return {**os.environ, "PYTHONPATH": str(AGENT), **(extra or {})}
+    # Strict: a part that asks to be woken in the past is a fault that is said.
+    strict = {"KUBE_NGINX_AGENT_STRICT": "1"}
+    return {**os.environ, "PYTHONPATH": str(AGENT), **strict, **(extra or {})}
 
 
 def run_cli(
