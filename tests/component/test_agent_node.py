@@ -137,7 +137,7 @@ def test_run_folder_that_is_removed_is_made_again(
     agent: AgentProcess, apis: tuple[str, ...]
 ) -> None:
     agent.start(apis[:1])
-    shutil.rmtree(agent.run_dir)
+    shutil.rmtree(agent.run_dir.rename(agent.run_dir.with_name("gone")))
 
     agent.wait_for_line("was gone and is put back")
     wait_until(lambda: agent.cli("status").returncode == 0, SECONDS, "the status is back")
