@@ -23,8 +23,10 @@ _PACKAGES = (
     "python3",
     "python3-jsonschema",
     "python3-psutil",
+    "python3-requests",
     "python3-sdnotify",
     "python3-systemd",
+    "python3-watchdog",
     "python3-yaml",
 )
 _APT_SETTINGS = ("Acquire::Check-", "Acquire::http", "Acquire::https", "Acquire::Retries")
