@@ -21,7 +21,6 @@ _PACKAGES = (
     "procps",
     # What the package depends on: the booted machine has no network to get it from.
     "python3",
-    "python3-jsonschema",
     "python3-psutil",
     "python3-requests",
     "python3-sdnotify",
