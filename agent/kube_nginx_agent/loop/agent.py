@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Callable, Iterable, Sequence, TypeVar
 
 from kube_nginx_agent import __version__
-from kube_nginx_agent.desired import NoServerError
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
@@ -34,14 +33,11 @@ from kube_nginx_agent.inbox import (
     Touch,
 )
 from kube_nginx_agent.intake.file_watch import Watch
-from kube_nginx_agent.intake.intake import Intake, Wish
+from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.loop.alarms import earliest
-from kube_nginx_agent.loop.goals import Base, make_base, make_goal, wanted_listen
-from kube_nginx_agent.model import Desired, Node
-from kube_nginx_agent.nginx.apply import Proof
+from kube_nginx_agent.loop.pursuit import Pursuit
+from kube_nginx_agent.model import Node
 from kube_nginx_agent.nginx.data_plane import DataPlane
-from kube_nginx_agent.nginx.decision import Goal
-from kube_nginx_agent.nginx.listening import Listening
 from kube_nginx_agent.nginx.master_watch import MasterWatch
 from kube_nginx_agent.node.files import FileError
 from kube_nginx_agent.node.paths import Paths
@@ -110,14 +106,13 @@ class Agent:
         self._data_plane = data_plane
         self._voice = voice
         self._is_strict = is_strict
-        self._listening = Listening(paths)
+        self._pursuit = Pursuit(
+            paths, inputs.intake, fleet.monitor, fleet.severer, data_plane, voice.sink
+        )
         self._master_watch = MasterWatch(inbox.post)
         self._node: Node | None = None
         self._next_poll = 0.0
         self._stopping: str | None = None
-        self._wanted: Goal | None = None
-        self._live: Base | None = None
-        self._live_desired: Desired | None = None
         self._health: object = None
         self._trouble: dict[str, Problem] = {}
         """What the loop itself has found wrong in this pass, by what it is about."""
@@ -135,7 +130,8 @@ class Agent:
                 if is_news or now >= wake or self._has_health_changed():
                     self._pass(now)
                 self._turn(time.monotonic())
-                wake = self._due(time.monotonic())
+                # By the time that the pass went by: what has come due meanwhile is still to be done.
+                wake = self._due(now)
             except StoppedWaitingError:
                 wake = now
             except Exception as error:
@@ -215,11 +211,11 @@ class Agent:
         self._guard("run folder", self._keep_run_folder)
         self._guard("children", reap_orphans)
         self._guard("intake", lambda: self._inputs.intake.look(now, at_once=at_once))
-        is_decided = self._guard("nginx", lambda: self._reconcile(now, afresh=afresh))
-        if not afresh and self._wanted and self._data_plane.has_failed(self._wanted):
+        is_decided = self._guard("nginx", lambda: self._pursue(now, afresh=afresh))
+        if self._pursuit.has_failed and not afresh:
             # Perhaps the node is not as it was: an address has left, IPv6 was switched off.
             self._guard("node", self._look_at_node)
-            is_decided = self._guard("nginx", lambda: self._reconcile(now, afresh=True))
+            is_decided = self._guard("nginx", lambda: self._pursue(now, afresh=True))
         self._master_watch.follow(self._data_plane.master)
         self._voice.problems.update(self._problems())
         if at_once and is_decided:
@@ -246,91 +242,13 @@ class Agent:
     def _look_at_node(self) -> None:
         self._node = self._inputs.look_at_node()
 
-    def _reconcile(self, now: float, *, afresh: bool) -> bool:
-        """Bring nginx to the wanted list, or else to the live one, as their backends are now.
-
-        Return False if the wanted one has to wait for a moment.
-        """
-        if self._data_plane.master is None:
-            self._data_plane.observe(now)  # whose listen addresses are nobody's but its own
-        wanted, is_decided = self._base(self._inputs.intake.wanted, now, afresh=afresh)
-        if self._live is None and self._inputs.intake.live:
-            self._live, _ = self._base(self._inputs.intake.live, now, afresh=False)
-        bases = [base for base in (wanted, self._live) if base]
-        self._follow(bases, now)
-        if wanted and self._fleet.monitor.is_waiting_for_first_look(now):
-            bases, is_decided = bases[1:], False
-        self._pursue(bases, wanted, now)
-        return is_decided
-
-    def _base(self, wish: Wish | None, now: float, *, afresh: bool) -> tuple[Base | None, bool]:
-        """Return what a list means on this node, and whether that is decided; None: not yet."""
-        intake = self._inputs.intake
-        if wish is None or self._node is None:
-            return None, intake.has_looked
-        if intake.is_waiting_for_names(now):
-            return None, False
-        live = self._live_desired.listen if self._live_desired else ()
-        wanted = wanted_listen(wish, self._node)
-        usable = self._listening.usable(wanted, live, self._data_plane.master, afresh=afresh)
-        try:
-            return make_base(wish, intake.resolved, self._node, usable), True
-        except NoServerError as error:
-            self._trouble["names"] = Problem("names", kinds.NAME_FAILED, error)
-            return None, True
-
-    def _follow(self, bases: Iterable[Base], now: float) -> None:
-        """Have the backends of the lists probed, and the sessions of the live one looked after."""
-        bases = tuple(bases)
-        if bases:
-            backends = frozenset().union(*(base.backends for base in bases))
-            self._fleet.monitor.want(backends, bases[0].wish.config.health_check, now)
-        if self._live:
-            self._fleet.severer.want(self._live.backends, now)
-
-    def _pursue(self, bases: Sequence[Base], wanted: Base | None, now: float) -> None:
-        view, live = self._fleet.monitor.view(), self._live
-        goals = [
-            make_goal(base, view, self._paths, is_live=_is_same(base, live))
-            for number, base in enumerate(bases)
-            if not number or not _is_same(base, bases[0])
-        ]
-        if wanted and goals and bases[0] is wanted:
-            self._wanted = goals[0]
-        if wanted and _is_same(wanted, live):
-            self._inputs.intake.take_edit_time()  # an edit of a comment; what comes is not its work
-        proof = self._data_plane.reconcile(goals, now)
-        for base, goal in zip(bases, goals):
-            if self._data_plane.is_live(goal):
-                self._note_live(base, goal, proof)
-                break
-        if not goals and self._inputs.intake.has_looked:
-            self._data_plane.start_from_disk()
-
-    def _note_live(self, base: Base, goal: Goal, proof: Proof | None) -> None:
-        """Note what nginx serves, and clients by it."""
-        self._live, self._live_desired = base, goal.desired
-        self._inputs.intake.note_live(base.wish)
-        if goal is not self._wanted:
-            return
-        edited_at = self._inputs.intake.take_edit_time()
-        if proof is None or proof.generation != goal.generation:
-            return
-        after = time.time() - edited_at if edited_at else None
-        # An older edit was made while no agent ran, or the clock has jumped.
-        since_edit = f", {after * 1000:.0f} ms after the edit" if after and 0 < after < 60 else ""
-        where = ", ".join(map(str, goal.desired.listen))
-        self._voice.sink(
-            kinds.GENERATION_LIVE,
-            f"generation {proof.generation} is live on {where}{since_edit} "
-            f"(applied and proven in {proof.seconds * 1000:.0f} ms)",
-            {"GENERATION": proof.generation, "NGINX_PID": str(proof.master.pid)},
-        )
+    def _pursue(self, now: float, *, afresh: bool) -> bool:
+        return self._node is not None and self._pursuit.pursue(self._node, now, afresh=afresh)
 
     def _problems(self) -> Iterable[Problem]:
         yield from self._inputs.watch.problems()
         yield from self._inputs.intake.problems()
-        yield from self._listening.problems()
+        yield from self._pursuit.problems()
         yield from self._data_plane.problems()
         yield from self._fleet.monitor.problems()
         yield from self._fleet.severer.problems()
@@ -339,15 +257,12 @@ class Agent:
             yield Problem("report", kinds.REPORT_FAILED, self._report_error)
 
     def _report(self) -> None:
-        intake, goal = self._inputs.intake, self._wanted
-        is_list_live = goal is not None and self._data_plane.is_live(goal)
+        intake, pursuit = self._inputs.intake, self._pursuit
         outcome = Outcome(
-            live=self._live_desired or (goal.desired if goal else None),
-            wanted=goal.generation if goal else None,
-            is_list_live=is_list_live and not intake.is_refused,
-            is_anybody_served=not (
-                self._live and self._live.backends and self._fleet.monitor.view().none_passes
-            ),
+            live=pursuit.serving or (pursuit.wanted.desired if pursuit.wanted else None),
+            wanted=pursuit.wanted.generation if pursuit.wanted else None,
+            is_list_live=pursuit.is_wanted_live and not intake.is_refused,
+            is_anybody_served=pursuit.is_anybody_served,
             has_looked=intake.has_looked,
         )
         try:
@@ -385,10 +300,6 @@ class Agent:
         trouble = Problem(about, kinds.INTERNAL, AgentError(what, where=part, hint=hint))
         self._trouble[about] = trouble
         self._voice.problems.add(trouble)
-
-
-def _is_same(base: Base, other: Base | None) -> bool:
-    return other is not None and base.if_all_well == other.if_all_well
 
 
 def _places(frames: traceback.StackSummary) -> str:

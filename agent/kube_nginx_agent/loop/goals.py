@@ -63,3 +63,8 @@ def make_goal(base: Base, health: HealthView, paths: Paths, *, is_live: bool) ->
     rendered = render(desired, paths)
     key = rendered.generation if is_live else base.if_all_well
     return Goal(rendered, desired, key, may_wait=is_live)
+
+
+def is_same(base: Base, other: Base | None) -> bool:
+    """Tell whether the two mean the same to nginx: a comment makes no other list."""
+    return other is not None and base.if_all_well == other.if_all_well

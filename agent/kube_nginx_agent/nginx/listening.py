@@ -7,7 +7,7 @@ a family that was switched off. The others serve; it joins when it can.
 from __future__ import annotations
 
 import errno
-from typing import Collection, Iterable, Tuple
+from typing import AbstractSet, Iterable, Tuple
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import SocketAddress
@@ -27,39 +27,41 @@ class Listening:
     def __init__(self, paths: Paths) -> None:
         """Take where nginx is; nothing is looked at yet."""
         self._paths = paths
-        self._errors: dict[SocketAddress, AgentError] = {}
-        self._looked_at: Addresses = ()
+        self._found: dict[SocketAddress, AgentError | None] = {}
 
-    def usable(
+    def look(
         self,
-        wanted: Addresses,
-        live: Collection[SocketAddress],
+        wanted: AbstractSet[SocketAddress],
+        live: AbstractSet[SocketAddress],
         master: Process | None,
         *,
         afresh: bool,
-    ) -> Addresses:
-        """Return those of ``wanted`` that nginx has or can have; all of them, if that is none.
+    ) -> None:
+        """Find out what keeps nginx, which listens on ``live`` already, from the wanted addresses.
 
-        ``live`` is where nginx listens already. The answers are those of the last look at the same
-        addresses, unless they are to be had ``afresh``.
+        Those that were looked at before are looked at again only ``afresh``.
         """
-        if afresh or wanted != self._looked_at:
-            self._looked_at = wanted
-            self._errors = {
-                address: error
-                for address in wanted
-                if (error := self._what_keeps_off(address, live, master))
-            }
-        return tuple(address for address in wanted if address not in self._errors) or wanted
+        known = {} if afresh else self._found
+        self._found = {
+            address: known[address]
+            if address in known
+            else self._what_keeps_off(address, live, master)
+            for address in sorted(wanted)
+        }
+
+    def usable(self, wanted: Addresses) -> Addresses:
+        """Return those of ``wanted`` that nginx has or can have; all of them, if that is none."""
+        return tuple(address for address in wanted if not self._found.get(address)) or wanted
 
     def problems(self) -> Iterable[Problem]:
         """Yield what keeps nginx from an address."""
-        for address, error in self._errors.items():
-            fields = {"LISTEN": str(address)}
-            yield Problem(f"listen {address}", kinds.LISTEN_FAILED, error, fields)
+        for address, error in self._found.items():
+            if error:
+                fields = {"LISTEN": str(address)}
+                yield Problem(f"listen {address}", kinds.LISTEN_FAILED, error, fields)
 
     def _what_keeps_off(
-        self, address: SocketAddress, live: Collection[SocketAddress], master: Process | None
+        self, address: SocketAddress, live: AbstractSet[SocketAddress], master: Process | None
     ) -> AgentError | None:
         error = try_to_bind(address)
         if error is None or (error.errno == errno.EADDRINUSE and address in live):
