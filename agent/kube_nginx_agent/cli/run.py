@@ -23,7 +23,7 @@ from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
-from kube_nginx_agent.node.facts import discover_node, spread
+from kube_nginx_agent.node.facts import look_at_node, spread
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.node.run_folder import RunFolder
 from kube_nginx_agent.notices import kinds
@@ -96,7 +96,7 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     run_folder: RunFolder,
     sink: Sink,
 ) -> Agent:
-    node = discover_node()
+    node = look_at_node()
     problems = Problems(sink, time.time)
     applier = Applier(paths, nginx, supervisor, log)
     sessions = SessionWatch(supervisor.worker_uid(), inbox.post)

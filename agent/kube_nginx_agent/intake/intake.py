@@ -10,8 +10,10 @@ from kube_nginx_agent.desired import Resolved
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.backends_file import AcceptedCopy, BackendsFile, Content
-from kube_nginx_agent.intake.names import Names, Resolver
+from kube_nginx_agent.intake.names import Names
+from kube_nginx_agent.intake.resolver import Resolver
 from kube_nginx_agent.model import Config, HostName
+from kube_nginx_agent.node.facts import look_at_node
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
@@ -40,7 +42,7 @@ class Intake:
         self._file = BackendsFile(paths.config)
         self._accepted = AcceptedCopy(paths.accepted, paths.config)
         self._live = paths.live
-        self._names = Names(paths.names)
+        self._names = Names(paths.names, sink)
         self._resolver = Resolver(post)
         self._names_deadline = 0.0
         self._said = b""
@@ -78,30 +80,22 @@ class Intake:
         """Tell whether the first answers for new names are still worth waiting for."""
         return bool(self._names.unknown(self._hosts())) and now < self._names_deadline
 
-    def note_answer(self, answer: NameAnswered) -> None:
+    def note_answer(self, answer: NameAnswered, now: float) -> None:
         """Take an answer of DNS; the last addresses outlive an error."""
-        before = self._names.addresses.get(answer.name)
-        self._names.note(answer)
-        about = f"name {answer.name}"
-        reason = self._names.errors.get(answer.name)
-        if reason:
-            hint = "its last addresses go on serving" if before else "check the node's DNS"
-            error = AgentError(f"it can't be resolved: {reason}", where=answer.name, hint=hint)
-            self._problems.begins(about, kinds.NAME_FAILED, error, {"NAME": answer.name})
-            return
-        self._problems.ends(about, f"{answer.name}: it is resolved again")
-        if before != self._names.addresses[answer.name]:
-            addresses = ", ".join(sorted(map(str, answer.addresses)))
-            self._sink(
-                kinds.NAME_CHANGED, f"{answer.name} is now {addresses}", {"NAME": answer.name}
-            )
+        self._names.note(answer, now)
+        failed = {problem.about: problem for problem in self._names.problems()}
+        for problem in failed.values():
+            self._problems.begins(problem.about, problem.kind, problem.error, problem.fields)
+        for about in self._problems.about("name "):
+            if about not in failed:
+                self._problems.ends(about)
 
     def _take(self, content: Content, now: float) -> None:
         self.has_looked = True
         try:
             if content.error:
                 raise content.error
-            loaded = load_config(content.data, str(self._file.path))
+            loaded = load_config(content.data, str(self._file.path), look_at_node().addresses)
         except AgentError as error:
             self._refuse(error)
             if self.config is None:

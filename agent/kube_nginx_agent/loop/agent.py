@@ -134,7 +134,7 @@ class Agent:
         if isinstance(event, FileTouched):
             self._note_touch(event, now)
         elif isinstance(event, NameAnswered):
-            self._intake.note_answer(event)
+            self._intake.note_answer(event, now)
         elif isinstance(event, ReloadRequested):
             self._reloads.requested += 1
         elif isinstance(event, StopRequested):
