@@ -58,7 +58,7 @@ def test_varying_answers_are_told_once() -> None:
 def test_address_leaves_after_so_many_answers_over_so_long() -> None:
     history = NameHistory(ips([A, B]))
 
-    changes = told(history, [[A]] * 20)
+    changes = told(history, [[A]] * 30)
 
     left_at = [n for n, change in enumerate(changes) if change.left]
     assert left_at == [LEAST_SECONDS / INTERVAL]
@@ -84,7 +84,7 @@ def test_few_answers_over_hours_prove_nothing() -> None:
 def test_one_answer_with_it_begins_the_count_anew() -> None:
     history = NameHistory(ips([A, B]))
 
-    told(history, [[A]] * 10 + [[A, B]] + [[A]] * 10)
+    told(history, [[A]] * LEAST_ANSWERS + [[A, B]] + [[A]] * LEAST_ANSWERS)
 
     assert history.addresses == ips([A, B])
 
@@ -102,7 +102,7 @@ def test_failed_tries_count_for_nothing() -> None:
 
 def test_retired_address_that_is_back_is_retired_no_longer() -> None:
     history = NameHistory(ips([A, B]))
-    told(history, [[A]] * 20)
+    told(history, [[A]] * 30)
 
     history.note(ips([A, B]), 1000.0)
 

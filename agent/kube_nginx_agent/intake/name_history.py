@@ -11,9 +11,10 @@ from typing import Iterable
 
 from kube_nginx_agent.model import IPAddress
 
-LEAST_ANSWERS = 10
-"""Answers in a row without an address, errors not counted, before it leaves."""
-LEAST_SECONDS = 300.0
+LEAST_ANSWERS = 20
+"""Answers in a row without an address, errors not counted, before it leaves. Long, for to keep it
+costs little: the probes leave a dead one within seconds, whatever DNS says."""
+LEAST_SECONDS = 600.0
 """How long they must span: answers that follow each other quickly prove no more than one."""
 MOST_ADDRESSES = 256
 """Of one name; what DNS says has no bound of its own."""
