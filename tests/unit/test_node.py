@@ -79,7 +79,7 @@ def test_own_addresses_are_known() -> None:
     assert ip_address("127.0.0.1") in look_at_node().addresses
 
 
-def test_addresses_of_all_families_are_read_and_nothing_else(
+def test_addresses_of_both_families_that_others_can_connect_to_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     entries = [
@@ -91,7 +91,7 @@ def test_addresses_of_all_families_are_read_and_nothing_else(
     ]
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": entries})
 
-    assert look_at_node().addresses == ips(["10.0.0.9", "fe80::1", "2001:db8::9"])
+    assert look_at_node().addresses == ips(["10.0.0.9", "2001:db8::9"])
 
 
 def test_addresses_that_cannot_be_told_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ from kube_nginx_agent.intake.inotify import (
     Change,
     Inotify,
 )
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.problems import Problem
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 _MAX_LINKS = 40  # path_resolution(7): the kernel's own limit
@@ -67,6 +69,11 @@ class Watch:
     def is_alive(self) -> bool:
         """Tell whether the watching thread still runs, or was given up for the poll."""
         return self._reader.is_alive() if self._reader else not self.is_working
+
+    def problems(self) -> Iterable[Problem]:
+        """Yield what keeps changes from being seen at once."""
+        if self._reason:
+            yield Problem("watch", kinds.WATCH_LOST, self.explain(10.0))
 
     def explain(self, poll: float) -> AgentError:
         """Say what it means that the kernel refuses a watch; ``poll`` is in seconds."""

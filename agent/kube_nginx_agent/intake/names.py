@@ -65,10 +65,7 @@ class Names:
             reason = (answer.error or "the name has no address")[:_LONGEST_REASON]
             history.note_failure("".join(c if c.isprintable() else "?" for c in reason))
             return
-        had_failed = bool(history.failure)
         change = history.note(answer.addresses, now)
-        if had_failed:
-            self._say(kinds.PROBLEM_SOLVED, answer.name, ": it is resolved again")
         if change:
             self._save()
             left = f"; {_listed(change.left)} left it" if change.left else ""

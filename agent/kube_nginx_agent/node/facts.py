@@ -64,6 +64,10 @@ def _has_ipv6_loopback() -> bool:
 
 
 def _own_addresses() -> frozenset[IPAddress]:
+    """Return all but the link-local IPv6 ones: each pod's interface has one, and they come and go.
+
+    They need a zone, so nobody can be told to connect to them.
+    """
     try:
         interfaces = psutil.net_if_addrs()
     except (OSError, psutil.Error):
@@ -74,4 +78,4 @@ def _own_addresses() -> frozenset[IPAddress]:
             with suppress(ValueError):
                 # psutil gives a link-local address its zone: fe80::1%eth0.
                 found.add(ipaddress.ip_address(entry.address.partition("%")[0]))
-    return frozenset(found)
+    return frozenset(ip for ip in found if ip.version == 4 or not ip.is_link_local)
