@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.names import Names
@@ -131,12 +134,16 @@ def test_failure_is_told_until_the_next_answer(
 
 
 def test_answer_for_a_name_that_has_left_is_dropped(file: Path) -> None:
-    names = names_of(file, "a.b")
+    said = Said()
+    names = names_of(file, "a.b", said=said)
     names.keep_only(["c.d"])
 
     tell(names, answer("a.b", error="timed out"), answer("a.b", "10.0.0.1"))
+    dropped = (names.addresses, problems_of(names), said)
+    names.keep_only(["a.b"])
 
-    assert (names.addresses, problems_of(names)) == ({}, [])
+    assert dropped == ({}, [], [])
+    assert names.unknown(["a.b"]) == {"a.b"}
 
 
 def test_failure_of_a_name_that_leaves_is_no_problem_any_more(file: Path) -> None:
@@ -215,6 +222,27 @@ def test_damaged_file_is_taken_for_an_empty_one(file: Path, content: bytes) -> N
     file.write_bytes(content)
 
     assert names_of(file).addresses == {}
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=9) | st.sampled_from(["10.0.0.1", "::1", "a.b"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["version", "names", "a.b", "addresses", "retired", "x"]), inner, max_size=4
+    ),
+)
+
+
+@given(JSON)
+def test_whatever_the_file_holds_the_agent_starts(content: object) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "names.json"
+        file.write_text(json.dumps(content))
+
+        names = names_of(file)
+        tell(names, answer("a.b", "10.0.0.1"))
+
+    assert ips(["10.0.0.1"]) <= names.addresses["a.b"]
 
 
 def test_file_of_an_earlier_version_is_read(file: Path) -> None:
