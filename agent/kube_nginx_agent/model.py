@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Tuple, Union
+from typing import FrozenSet, Tuple, Union
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -121,6 +121,8 @@ class Node:
 
     id: str
     has_ipv6_loopback: bool
+    addresses: FrozenSet[IPAddress] = frozenset()
+    """All that its interfaces have at present; empty when it can't be told."""
 
 
 @dataclass(frozen=True)
