@@ -117,6 +117,7 @@ class Monitor:
         doubts = {b: Doubt(h.is_in_doubt, h.rtt) for b, h in self.healths.items()}
         self._prober.set_doubts(doubts)
         self._say_outlook()
+        self._say_trust()
 
     def _excuse_slow(self, probed: Probed, now: float) -> Observation:
         """Take a process that has sent data to somebody meanwhile as slow, not as frozen."""
@@ -158,16 +159,26 @@ class Monitor:
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)
-        if self._check.readyz.enabled and self._trust.file is None:
+        if self._check.readyz.enabled and self._trust.is_blind:
             message = (
                 "no CA file of the cluster is known: /readyz is asked without checking "
-                "certificates; health_check.readyz.ca_file names one"
+                "certificates; health_check.readyz.ca_file names one, or none"
             )
             self._sink(kinds.NO_CA, message, {})
 
+    def _say_trust(self) -> None:
+        """Pass on what is wrong with the CA; until the loop collects ``Trust.problems`` itself."""
+        asked = self._trust if self._check.readyz.enabled else None
+        found = {problem.about: problem for problem in (asked.problems() if asked else ())}
+        for problem in found.values():
+            self._problems.begins(problem.about, problem.kind, problem.error, problem.fields)
+        if "ca file" not in found:
+            self._problems.ends("ca file", "the CA file is usable")
+
     def _make_readyz(self, backend: SocketAddress) -> ReadyzProbe:
         trust = self._trust or Trust(None)
-        return ReadyzProbe(backend, self._check.path, trust.context)
+        check = self._check
+        return ReadyzProbe(backend, check.path, trust.context, check.server_name)
 
 
 def _about(backend: SocketAddress) -> str:
