@@ -66,7 +66,7 @@ class Trust:
         """Read the file if it is not the one that was read last."""
         if not self._is_wanted:
             return
-        path = self._named or next(filter(_may_be_there, CLUSTER_CA), None)
+        path = self._named or next((ca for ca in CLUSTER_CA if _may_be_there(ca)), None)
         self._is_absent = path is None
         version = _version_of(path) if path else _UNSEEN
         if version == self._version:

@@ -13,6 +13,9 @@ from kube_nginx_agent.node.files import FileError, read_bytes
 _LARGEST = 1024 * 1024
 """Bytes; a bundle of all public authorities has 220 KB."""
 
+_NO_FILE = {errno.EINVAL, errno.EISDIR, errno.ENXIO}
+"""What is no regular file: a pipe or device, a folder, a socket."""
+
 UNCHECKED = "none"
 """What stands for a CA file where certificates are not to be checked."""
 
@@ -36,5 +39,5 @@ def refusal(ca_file: str | None) -> AgentError | None:
     except NoAuthorityError as error:
         return error
     except FileError as error:
-        return error if error.errno == errno.EINVAL else None
+        return error if error.errno in _NO_FILE else None
     return None

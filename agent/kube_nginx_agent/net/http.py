@@ -169,7 +169,7 @@ class HttpSession:
             stream=True,
             allow_redirects=False,
             timeout=max(self._line.left, 0.001),
-            verify=False,  # noqa: S501
+            verify=False,
         )
 
     def _explained(self, error: Exception) -> HttpError:
@@ -209,7 +209,8 @@ class _Line:
 
     def dial(self) -> LimitedSocket:
         """Connect and shake hands. Raise _NotConnectedError, OSError."""
-        assert self.context is not None
+        if self.context is None:
+            raise ValueError("no TLS context was given")
         self.is_fresh = True
         try:
             plain = connect(self._address, max(self.left, 0.001), self._hold)
@@ -280,7 +281,7 @@ class _Connection(HTTPSConnection):
 class _Pool(HTTPSConnectionPool):
     """A pool of one such connection."""
 
-    ConnectionCls = _Connection  # type: ignore[assignment]
+    ConnectionCls = _Connection
 
 
 class _Transport(HTTPAdapter):

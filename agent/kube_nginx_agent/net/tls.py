@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from kube_nginx_agent.errors import AgentError
 
@@ -83,11 +83,10 @@ def begin_tls(
         made = context.wrap_socket(
             plain, do_handshake_on_connect=False, server_hostname=server_name
         )
+        return cast(LimitedSocket, made)  # as the context's ``sslsocket_class`` says
     except BaseException:
         plain.close()
         raise
-    assert isinstance(made, LimitedSocket)
-    return made
 
 
 _PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)
