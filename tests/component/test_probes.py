@@ -380,3 +380,9 @@ def test_what_can_never_be_a_ca_refuses_the_list(certs: Path, tmp_path: Path) ->
         assert refusal(str(never)), never
     for later in (None, "none", str(tmp_path / "missing"), str(make_certs(certs).ca)):
         assert refusal(later) is None, later
+
+
+def test_certificate_below_the_root_is_enough_as_it_is_for_kubelet(
+    certs: Path, api: StandIn
+) -> None:
+    assert readyz(api, make_certs(certs).cert).look(TIMEOUT).result is Result.OK
