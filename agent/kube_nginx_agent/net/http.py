@@ -21,8 +21,8 @@ from typing import Any, Callable, Iterator, Mapping
 
 from kube_nginx_agent.errors import AgentError, printable
 from kube_nginx_agent.model import SocketAddress
-from kube_nginx_agent.net.tcp import connect, result_of, words_of
-from kube_nginx_agent.net.tls import EndlessError, LimitedSocket, begin_tls
+from kube_nginx_agent.net.tcp import connect
+from kube_nginx_agent.net.tls import LimitedSocket, begin_tls
 from kube_nginx_agent.observation import Result
 
 sys.modules.setdefault("chardet", None)  # type: ignore[arg-type]  # 2.5 MB that nobody here needs
@@ -32,6 +32,8 @@ with warnings.catch_warnings():
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPSConnection
     from urllib3.connectionpool import HTTPSConnectionPool
+
+    from kube_nginx_agent.net.http_errors import NotConnectedError, explain
 
 _LONGEST_BODY = 64 * 1024
 """Bytes; a verbose /readyz has 3 KB. What sends more is hung up on."""
@@ -175,11 +177,7 @@ class HttpSession:
     def _explained(self, error: Exception) -> HttpError:
         if self._line.is_stopped:
             return HttpError(Result.CLOSED, "the question was stopped", str(self._address))
-        return HttpError(*_explain(error), where=str(self._address))
-
-
-class _NotConnectedError(Exception):
-    """The connection could not be made: the TCP part."""
+        return HttpError(*explain(error), where=str(self._address))
 
 
 class _Line:
@@ -208,14 +206,14 @@ class _Line:
             self._socket.deadline, self._socket.budget = deadline, budget
 
     def dial(self) -> LimitedSocket:
-        """Connect and shake hands. Raise _NotConnectedError, OSError."""
+        """Connect and shake hands. Raise NotConnectedError, OSError."""
         if self.context is None:
             raise ValueError("no TLS context was given")
         self.is_fresh = True
         try:
             plain = connect(self._address, max(self.left, 0.001), self._hold)
         except OSError as error:
-            raise _NotConnectedError from error
+            raise NotConnectedError from error
         made = begin_tls(plain, self.context, self._server_name)
         try:
             made.deadline, made.budget = self._deadline, self._budget
@@ -328,63 +326,3 @@ def _session(address: SocketAddress, line: _Line) -> requests.Session:
         del session.adapters[scheme]
     session.mount("https://", _Transport(pool))
     return session
-
-
-def _explain(error: Exception) -> tuple[Result, str]:
-    """Return the class and the words, by types and numbers: texts change between versions."""
-    for rule in _RULES:
-        for cause in _causes(error):
-            found = rule(cause)
-            if found:
-                return found
-    return Result.GARBAGE, "no HTTP"
-
-
-def _connecting(cause: BaseException) -> tuple[Result, str] | None:
-    if isinstance(cause, _NotConnectedError) and isinstance(cause.__cause__, OSError):
-        return result_of(cause.__cause__), words_of(cause.__cause__)
-    return None
-
-
-def _trusting(cause: BaseException) -> tuple[Result, str] | None:
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return Result.CERTIFICATE, cause.verify_message
-    return None
-
-
-def _ending(cause: BaseException) -> tuple[Result, str] | None:
-    if isinstance(cause, EndlessError):
-        return Result.GARBAGE, "no HTTP: its answer has no end"
-    if isinstance(cause, (socket.timeout, TimeoutError, ssl.SSLWantReadError)):
-        return Result.SILENT, "it accepts connections but does not answer"
-    closed = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, http.client.IncompleteRead)
-    if isinstance(cause, closed) and not isinstance(cause, requests.RequestException):
-        return Result.CLOSED, "it ends the connection without an answer"
-    return None
-
-
-def _speaking(cause: BaseException) -> tuple[Result, str] | None:
-    if isinstance(cause, ssl.SSLError):
-        return Result.GARBAGE, f"no TLS: {cause.reason or cause}"
-    if isinstance(cause, http.client.HTTPException):
-        return Result.GARBAGE, "no HTTP"
-    if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
-        return Result.CLOSED, words_of(cause)
-    return None
-
-
-_RULES = (_connecting, _trusting, _ending, _speaking)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and all that it wraps: requests and urllib3 put one into the other."""
-    waiting: list[Any] = [error]
-    seen: set[int] = set()
-    while waiting:
-        cause = waiting.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None)]
-        waiting += cause.args
