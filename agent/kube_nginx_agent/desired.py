@@ -96,6 +96,7 @@ def desire(
         worker_connections=config.worker_connections,
         error_log_level=config.error_log_level,
         worker_shutdown_timeout=_shutdown_timeout(node),
+        server_name=config.health_check.server_name,
         none_passes=health.none_passes,
     )
 

@@ -12,6 +12,7 @@ from kube_nginx_agent.config.load import Loaded, load_config
 from kube_nginx_agent.desired import desire, left_out
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.backends_file import read_content
+from kube_nginx_agent.intake.ca_file import refusal
 from kube_nginx_agent.intake.resolver import resolve
 from kube_nginx_agent.intake.unused_addresses import problems_of
 from kube_nginx_agent.model import Desired, HostName
@@ -34,6 +35,9 @@ def preview(paths: Paths) -> Preview:
         raise content.error
     node = look_at_node()
     loaded = load_config(content.data, str(paths.config), node.addresses)
+    flaw = refusal(loaded.config.health_check.ca_file)
+    if flaw:
+        raise flaw
     answers = _resolve(loaded)
     resolved = {answer.name: answer.addresses for answer in answers if not answer.error}
     desired = desire(loaded.config, resolved, node)

@@ -215,7 +215,9 @@ class _Reader:
             )
         parts = self._fitting(value, ("health_check",))
         readyz = self._fitting(parts.get("readyz", {}), ("health_check", "readyz"))
-        given = {key: readyz.pop(key) for key in ("path", "ca_file") if key in readyz}
+        given = {
+            key: readyz.pop(key) for key in ("path", "ca_file", "server_name") if key in readyz
+        }
         return HealthCheck(
             tcp=self._probe(HealthCheck.tcp, parts.get("tcp", {}), "tcp"),
             readyz=self._probe(HealthCheck.readyz, readyz, "readyz"),
