@@ -110,8 +110,9 @@ def read_file(path: Path, longest: int = -1) -> FileContent:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-                raise OSError(number, "it is not a regular file")
+                if stat.S_ISDIR(status.st_mode):
+                    raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+                raise OSError(errno.EINVAL, "it is not a regular file")
             with open(descriptor, "rb", closefd=False) as file:
                 return FileContent(file.read(longest), status)
         finally:
