@@ -323,19 +323,18 @@ def test_held_port_leaves_the_old_one_served_and_is_taken_when_it_is_free(
 # The disk, and the run folder
 
 
-def test_full_disk_leaves_the_last_list_until_there_is_room(node: Node, fleet: Fleet) -> None:
+def test_full_disk_keeps_no_list_from_going_live(node: Node, fleet: Fleet) -> None:
     node.shell(_MOVE_STATE)
     try:
-        before = wait_until_well(node)
+        wait_until_well(node)
         node.shell("cat /dev/zero >/var/lib/kube-nginx/filler 2>/dev/null || true")
 
-        node.configure(f"backends: [{fleet.addresses[0]}]\n")
-
-        assert reported(node, "No space left")["generation"] == before["generation"]
-        node.ask()
+        for address in fleet.addresses:
+            node.configure(f"backends: [{address}]\n")
+            wait_for_servers(node, address)
 
         node.shell("rm /var/lib/kube-nginx/filler")
-        wait_for_servers(node, fleet.addresses[0])
+        wait_until_well(node)
     finally:
         node.shell(_MOVE_STATE_BACK)
 
@@ -388,7 +387,9 @@ def test_last_addresses_of_a_name_outlive_dns_and_the_agent(node: Node, fleet: F
     node.machine.write("/etc/hosts", hosts)
     node.run("systemctl", "restart", "kube-nginx-agent")
 
-    assert reported(node, "its last addresses go on serving")["generation"] == status["generation"]
+    # It is told at the third failure in a row; one lost answer is none.
+    told = reported(node, "its last addresses go on serving", timeout=20)
+    assert told["generation"] == status["generation"]
     assert workers(node) == before
     assert node.ask() == "api1"
 

@@ -24,7 +24,7 @@ from kube_nginx_agent.nginx.process import (
     serving,
 )
 from kube_nginx_agent.nginx.rendering import generation_of, without_generation_socket
-from kube_nginx_agent.nginx.supervise import Supervisor
+from kube_nginx_agent.nginx.supervise import NotOursToStartError, Supervisor
 from kube_nginx_agent.node.files import (
     FileError,
     is_there,
@@ -128,6 +128,12 @@ class Applier:
             self.check_data_path(desired)
         except StoppedWaitingError:
             raise  # The next agent sees what nginx serves, and goes on from there.
+        except NotOursToStartError as cause:
+            # Not the config's fault; the service manager is to find the last good one, though.
+            with suppress(FileError):
+                move_over(self._paths.last_good, self._paths.live)
+                self._keep_if_good(generation_of(self.live_text()))
+            raise ApplyError(step, cause, last_good_serves=False) from cause
         except AgentError as cause:
             raise ApplyError(step, cause, last_good_serves=self._roll_back(served)) from cause
         with suppress(FileError):  # it is live all the same; the next install tries again

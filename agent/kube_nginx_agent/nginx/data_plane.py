@@ -222,16 +222,19 @@ class DataPlane:
             self._failed.pop(step.goal.key, None)
 
     def _note_failed(self, goal: Goal, error: ApplyError) -> None:
+        now = time.monotonic()  # a step that fails may have taken its time
         backoff, _ = self._failed.get(goal.key, (Backoff(), error))
-        backoff.failed(time.monotonic())
+        backoff.failed(now)
         self._failed[goal.key] = (backoff, error)
+        if error.step == "start":
+            self._restarts.failed(now)
 
-    def _restore(self, step: Restore, now: float) -> None:
+    def _restore(self, step: Restore, _now: float) -> None:
         """Undo what somebody did to the live config; nginx has not read it, so without a reload."""
         try:
             self._applier.restore(step.rendered)
         except AgentError as error:
-            self._restores.failed(now)
+            self._restores.failed(time.monotonic())
             self._restore_error = error
             return
         self._restores.succeeded()
@@ -265,36 +268,36 @@ class DataPlane:
             signal_if_there(process, signal.SIGKILL)
         wait_until_gone(master, limits.END)
 
-    def _start(self, _step: Start, now: float) -> None:
+    def _start(self, _step: Start, _now: float) -> None:
         try:
             self._applier.start_from_disk()
         except StoppedWaitingError:
             raise
         except AgentError as error:
-            self._restarts.failed(now)
+            self._restarts.failed(time.monotonic())
             self._start_error = error
         else:
             self._start_error = None
 
-    def _upgrade(self, _step: Upgrade, now: float) -> None:
+    def _upgrade(self, _step: Upgrade, _now: float) -> None:
         """Bring nginx to the installed binary, when that is another one."""
         old = self._seen.master
         if old:
-            self._note_upgrade(lambda: (old, self._upgrader.upgrade(old)), now)
+            self._note_upgrade(lambda: (old, self._upgrader.upgrade(old)))
 
-    def _finish_upgrade(self, _step: FinishUpgrade, now: float) -> None:
+    def _finish_upgrade(self, _step: FinishUpgrade, _now: float) -> None:
         new = self._seen.master
         if new:
-            self._note_upgrade(lambda: (self._upgrader.finish(new), new), now)
+            self._note_upgrade(lambda: (self._upgrader.finish(new), new))
 
-    def _note_upgrade(self, upgrade: Callable[[], tuple[Process, Process]], now: float) -> None:
+    def _note_upgrade(self, upgrade: Callable[[], tuple[Process, Process]]) -> None:
         """Carry it out, and say how it went: the old master and the new one, or why not."""
         try:
             old, new = upgrade()
         except StoppedWaitingError:
             raise
         except AgentError as error:
-            self._upgrades.failed(now)
+            self._upgrades.failed(time.monotonic())
             self._upgrade_error = error
             return
         self._upgrades.succeeded()

@@ -47,6 +47,15 @@ def find_running(paths: Paths) -> Process | None:
     return master
 
 
+class NotOursToStartError(NginxError):
+    """nginx does not run, and it is the service manager's to start it."""
+
+    def __init__(self) -> None:
+        """Say which unit, and what starts it."""
+        hint = "`systemctl start kube-nginx`"
+        super().__init__("kube-nginx.service is not running", hint=hint)
+
+
 class Supervisor(Protocol):
     """Finds the nginx master, and starts or stops one where that is the agent's job."""
 
@@ -133,8 +142,7 @@ class Attached:
         """
         master = wait_until(self.master, limits.ADOPTION, poll=0.02)
         if master is None:
-            hint = "`systemctl start kube-nginx`"
-            raise NginxError("kube-nginx.service is not running", hint=hint)
+            raise NotOursToStartError
         return master
 
     def worker_uid(self) -> int:
