@@ -21,6 +21,7 @@ from kube_nginx_agent.nginx.apply import Applier
 from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
+from kube_nginx_agent.nginx.process import workers
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
 from kube_nginx_agent.node.facts import discover_node, spread
@@ -99,11 +100,12 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     node = discover_node()
     problems = Problems(sink, time.time)
     applier = Applier(paths, nginx, supervisor, log)
-    sessions = SessionWatch(supervisor.worker_uid(), inbox.post)
+    data_plane = DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems)
+    sessions = SessionWatch(lambda: _nginx_pids(data_plane), inbox.post)
     sessions.start()
     monitor = Monitor(Prober(inbox.post, node.id), sessions, sink, problems)
     grace = spread(node, "removal grace", *_REMOVAL_GRACE)
-    severer = Severer(monitor, sessions, Cutter(paths.cut_socket), grace, sink, problems)
+    severer = Severer(sessions, Cutter(paths.cut_socket), sink, removal_grace=grace)
     return Agent(
         paths=paths,
         node=node,
@@ -111,12 +113,20 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
         intake=Intake(paths, sink, problems, inbox.post),
         monitor=monitor,
         severer=severer,
-        data_plane=DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems),
+        data_plane=data_plane,
         run_folder=run_folder,
         reporter=Reporter(paths, problems, nginx.version()),
         sink=sink,
         problems=problems,
     )
+
+
+def _nginx_pids(data_plane: DataPlane) -> frozenset[int]:
+    """Return the pids of nginx's master and workers as they are."""
+    master = data_plane.master
+    if master is None:
+        return frozenset()
+    return frozenset({master.pid, *(worker.process.pid for worker in workers(master))})
 
 
 def _post_trouble(inbox: Inbox, message: LogMessage) -> None:

@@ -17,7 +17,7 @@ from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
 from kube_nginx_agent.notices.problems import Problems
-from kube_nginx_agent.observation import Layer, Observation, Result
+from kube_nginx_agent.observation import Conviction, Layer, Observation, Result
 from kube_nginx_agent.sessions.session_watch import SessionWatch
 from kube_nginx_agent.sessions.table import has_sent
 
@@ -168,6 +168,16 @@ class Monitor:
     def _make_readyz(self, backend: SocketAddress) -> ReadyzProbe:
         trust = self._trust or Trust(None)
         return ReadyzProbe(backend, self._check.path, trust.context)
+
+
+def convictions(monitor: Monitor, now: float) -> dict[SocketAddress, Conviction]:
+    """Return whose sessions hang, as the machine sees it."""
+    found = {}
+    for backend in fleet.stuck(monitor.healths):
+        is_frozen = monitor.healths[backend].cause is Result.SILENT
+        since = monitor.silent_since.get(backend, now - 1.2) if is_frozen else now - 1.2
+        found[backend] = Conviction(since, is_frozen, "it does not answer")
+    return found
 
 
 def _about(backend: SocketAddress) -> str:

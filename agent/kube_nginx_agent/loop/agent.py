@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kube_nginx_agent import __version__
 from kube_nginx_agent.desired import ALL_WELL, HealthView, NoServerError, desire
 from kube_nginx_agent.health import fleet
-from kube_nginx_agent.health.monitor import Monitor
+from kube_nginx_agent.health.monitor import Monitor, convictions
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import (
     Event,
@@ -102,7 +102,7 @@ class Agent:
             if is_news or now >= self._pass_due():
                 self._pass(now)
             # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
-            self._severer.sever(now)
+            self._severer.sever(now, convictions(self._monitor, now))
             self._reporter.say_alive(self._watch)
             is_news = self._take(self._inbox.wait(self._due() - time.monotonic()))
         self._reporter.say_stopping()
@@ -110,7 +110,8 @@ class Agent:
 
     def _due(self) -> float:
         """Return when there is something to do that no event will announce."""
-        dues = (self._pass_due(), self._monitor.due, self._severer.due, self._reporter.due)
+        now = time.monotonic()
+        dues = (self._pass_due(), self._monitor.due, self._severer.due(now), self._reporter.due)
         return min(due for due in dues if due is not None)
 
     def _pass_due(self) -> float:
@@ -122,6 +123,8 @@ class Agent:
         now = time.monotonic()
         is_news = False
         for event in happened:
+            if isinstance(event, Probed):
+                self._severer.note(event)
             if isinstance(event, (Probed, NginxComplained, SessionsWait)):
                 # News only if it changes something, which the monitor tells.
                 self._monitor.take(event, now)
@@ -176,6 +179,8 @@ class Agent:
             proof = self._data_plane.reconcile(plan.rendered, plan.desired, now, may_wait=may_wait)
             if self._data_plane.served == plan.rendered.generation:
                 self._live = plan
+                servers = plan.desired.servers
+                self._severer.want_live(s.address for s in servers if not s.down)
             if proof:
                 self._say_live(proof, plan.desired)
         elif self._intake.has_looked:
@@ -225,7 +230,7 @@ class Agent:
         self._problems.ends("names")
         backends = {server.address for server in if_all_well.servers}
         self._monitor.want(backends, config.health_check, now)
-        self._severer.want(backends, now)
+        self._severer.want(backends, now, if_all_well.listen)
         if self._monitor.is_waiting_for_first_look(now):
             return False
         desired = desire(config, self._intake.resolved, self._node, self._view(config))
