@@ -94,6 +94,8 @@ class HealthCheck:
     readyz: Probe = Probe(interval=timedelta(seconds=4), timeout=timedelta(seconds=1))
     path: str = "/readyz"
     ca_file: str | None = None
+    cut_after: timedelta = timedelta(milliseconds=2400)
+    """How long a backend must have been silent before its sessions are ended."""
 
 
 @dataclass(frozen=True)

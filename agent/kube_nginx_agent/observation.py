@@ -57,6 +57,8 @@ class Observation:
     result: Result
     detail: str = ""
     rtt: float | None = None
+    is_fresh: bool = True
+    """Whether a whole new connection was made for it: a kept one proves only the past."""
 
 
 @dataclass(frozen=True)

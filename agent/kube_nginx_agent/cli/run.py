@@ -9,11 +9,11 @@ from typing import Any
 
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.health.monitor import Monitor
-from kube_nginx_agent.health.nginx_errors import backend_in_trouble
+from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
+from kube_nginx_agent.health.nginx_errors import trouble
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
-from kube_nginx_agent.inbox import Inbox, NginxComplained
+from kube_nginx_agent.inbox import Inbox
 from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.loop.agent import Agent
 from kube_nginx_agent.loop.signals import post_signals
@@ -103,7 +103,8 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     data_plane = DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems)
     sessions = SessionWatch(lambda: _nginx_pids(data_plane), inbox.post)
     sessions.start()
-    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink, problems)
+    shared = spread(node, "shared cause", 0.0, SHARED_SPREAD)
+    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink, shared)
     grace = spread(node, "removal grace", *_REMOVAL_GRACE)
     severer = Severer(sessions, Cutter(paths.cut_socket), sink, removal_grace=grace)
     return Agent(
@@ -130,9 +131,9 @@ def _nginx_pids(data_plane: DataPlane) -> frozenset[int]:
 
 
 def _post_trouble(inbox: Inbox, message: LogMessage) -> None:
-    backend = backend_in_trouble(message.text)
-    if backend:
-        inbox.post(NginxComplained(backend))
+    complaint = trouble(message.text)
+    if complaint:
+        inbox.post(complaint)
 
 
 def _make_folders(paths: Paths) -> None:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -50,7 +51,7 @@ class ReadyzProbe:
             if kept:
                 with suppress(ConnectionError, http.client.HTTPException, ssl.SSLEOFError):
                     # A kept connection may have been closed meanwhile: no news of the server.
-                    return self._ask(began, deadline)
+                    return replace(self._ask(began, deadline), is_fresh=False)
             self.close()
             return self._ask(time.monotonic(), deadline)
         except _ConnectError as error:
@@ -59,7 +60,7 @@ class ReadyzProbe:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             result, detail = _explain(error)
-            return Observation(Layer.READYZ, result, detail)
+            return Observation(Layer.READYZ, result, detail, is_fresh=not kept)
 
     def close(self) -> None:
         """Let go of the connection."""

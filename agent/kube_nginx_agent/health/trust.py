@@ -5,8 +5,10 @@ from __future__ import annotations
 import ssl
 import threading
 from pathlib import Path
+from typing import Iterable
 
 from kube_nginx_agent.health.readyz import CLUSTER_CA, trust
+from kube_nginx_agent.notices.problems import Problem
 
 
 class Trust:
@@ -27,6 +29,10 @@ class Trust:
             if self._made is None or self._made[0] != version:
                 self._made = (version, self._make())
             return self._made[1]
+
+    def problems(self) -> Iterable[Problem]:
+        """Yield what is wrong with the CA at present."""
+        return ()
 
     def _make(self) -> ssl.SSLContext:
         try:

@@ -10,9 +10,8 @@ import time
 from dataclasses import dataclass
 
 from kube_nginx_agent import __version__
-from kube_nginx_agent.desired import ALL_WELL, HealthView, NoServerError, desire
-from kube_nginx_agent.health import fleet
-from kube_nginx_agent.health.monitor import Monitor, convictions
+from kube_nginx_agent.desired import ALL_WELL, NoServerError, desire
+from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import (
     Event,
@@ -28,7 +27,7 @@ from kube_nginx_agent.inbox import (
 )
 from kube_nginx_agent.intake.file_watch import Watch
 from kube_nginx_agent.intake.intake import Intake
-from kube_nginx_agent.model import Config, Desired, Node, Rendered
+from kube_nginx_agent.model import Desired, Node, Rendered
 from kube_nginx_agent.nginx.apply import Proof
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.master_watch import MasterWatch
@@ -90,6 +89,7 @@ class Agent:
         self._reloads = Reloads()
         self._plan: Plan | None = None
         self._live: Plan | None = None
+        self._told: object = None
 
     def run(self) -> None:
         """Loop until a StopRequested arrives."""
@@ -98,11 +98,11 @@ class Agent:
         while self._stopping is None:
             now = time.monotonic()
             self._monitor.tick(now)
-            is_news = self._monitor.has_news() or is_news
+            is_news = self._has_health_news(now) or is_news
             if is_news or now >= self._pass_due():
                 self._pass(now)
             # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
-            self._severer.sever(now, convictions(self._monitor, now))
+            self._severer.sever(now, self._monitor.convictions(now))
             self._reporter.say_alive(self._watch)
             is_news = self._take(self._inbox.wait(self._due() - time.monotonic()))
         self._reporter.say_stopping()
@@ -111,7 +111,12 @@ class Agent:
     def _due(self) -> float:
         """Return when there is something to do that no event will announce."""
         now = time.monotonic()
-        dues = (self._pass_due(), self._monitor.due, self._severer.due(now), self._reporter.due)
+        dues = (
+            self._pass_due(),
+            self._monitor.due(now),
+            self._severer.due(now),
+            self._reporter.due,
+        )
         return min(due for due in dues if due is not None)
 
     def _pass_due(self) -> float:
@@ -233,19 +238,25 @@ class Agent:
         self._severer.want(backends, now, if_all_well.listen)
         if self._monitor.is_waiting_for_first_look(now):
             return False
-        desired = desire(config, self._intake.resolved, self._node, self._view(config))
+        desired = desire(config, self._intake.resolved, self._node, self._monitor.view())
         self._plan = Plan(desired, if_all_well, render(desired, self._paths))
         if self._plan.rendered.generation == self._data_plane.served:
             self._intake.edited_at = None  # An edit of a comment; what comes later is not its work.
         return True
 
-    def _view(self, config: Config) -> HealthView:
-        healths = self._monitor.healths
-        return HealthView(
-            out=fleet.out_of_use(healths) if config.backends else frozenset(),
-            none_passes=fleet.outlook(healths) is fleet.Outlook.NONE,
-            connect_timeout=self._monitor.connect_timeout,
-        )
+    def _has_health_news(self, now: float) -> bool:
+        """Tell whether nginx or the status file should follow a change."""
+        found = {problem.about: problem for problem in self._monitor.problems()}
+        for problem in found.values():
+            self._problems.begins(problem.about, problem.kind, problem.error, problem.fields)
+        for about in (*self._problems.about("backend "), *self._problems.about("fleet")):
+            if about not in found:
+                self._problems.ends(about)
+        states = tuple((b, health.state) for b, health in self._monitor.healths.items())
+        waits = self._monitor.is_waiting_for_first_look(now)
+        told = (self._monitor.view(), states, waits, tuple(map(str, found)))
+        before, self._told = self._told, told
+        return told != before
 
     def _say_live(self, proof: Proof, desired: Desired) -> None:
         edited_at, self._intake.edited_at = self._intake.edited_at, None

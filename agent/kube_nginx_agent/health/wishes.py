@@ -1,0 +1,83 @@
+"""What the loop still wants to know, of whom, and how soon: doubt spreads, within a budget."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+from kube_nginx_agent.health.evidence import Case, Healths, is_outdone, lead
+from kube_nginx_agent.health.machine import Health
+from kube_nginx_agent.health.pace import SLOWED_INTERVAL, Haste, Limits, Wish
+from kube_nginx_agent.model import HealthCheck, SocketAddress
+
+_ASKS_FOR = 5.0
+"""Seconds from the first failure of a backend for which the others are asked because of it."""
+
+
+class Wishes:
+    """Remembers when each backend was asked because of another: at most once in a while."""
+
+    def __init__(self) -> None:
+        """Start with nobody asked."""
+        self._asked_at: dict[SocketAddress, float] = {}
+        self._last_look_of: dict[SocketAddress, float] = {}
+        self._due: float | None = None
+
+    def due(self, now: float) -> float | None:
+        """Return when somebody may be asked again who has been asked already."""
+        return self._due if self._due is not None and self._due > now else None
+
+    def of(
+        self,
+        healths: Healths,
+        pressing: Mapping[SocketAddress, Case],
+        check: HealthCheck,
+        limits: tuple[Limits, Limits],
+        now: float,
+    ) -> dict[SocketAddress, Wish]:
+        """Return what is wanted of each; ``pressing`` are the cases in which time matters."""
+        connect, answer = limits
+        self._forget(healths)
+        self._due = None
+        doubted = {backend for backend in healths if self._needs_witness(backend, healths, now)}
+        for backend, case in pressing.items():
+            early = answer.early if case.conviction.needs_data else connect.early
+            if now >= case.ripe_at - lead(early):
+                doubted.add(backend)
+                self._look_a_last_time(backend, case, now)
+        for backend in healths:
+            if doubted - {backend}:
+                self._ask(backend, now)
+        return {
+            backend: Wish(
+                connect=connect,
+                answer=answer,
+                haste=Haste.DOUBT if health.is_in_doubt(check, now) else Haste.NONE,
+                is_failing=health.failing_since is not None,
+                fresh=health.readyz.needs_fresh,
+                asked_at=self._asked_at.get(backend, 0.0),
+            )
+            for backend, health in healths.items()
+        }
+
+    def _needs_witness(self, backend: SocketAddress, healths: Healths, now: float) -> bool:
+        """Tell whether it fails, and no other has passed a look that began since."""
+        since = healths[backend].failing_since
+        is_new = since is not None and now - since < _ASKS_FOR
+        return is_new and not is_outdone(backend, healths)
+
+    def _look_a_last_time(self, backend: SocketAddress, case: Case, now: float) -> None:
+        if self._last_look_of.get(backend) != case.ripe_at:
+            self._last_look_of[backend] = case.ripe_at
+            self._asked_at[backend] = now
+
+    def _ask(self, backend: SocketAddress, now: float) -> None:
+        again_at = self._asked_at.get(backend, 0.0) + SLOWED_INTERVAL
+        if now >= again_at:
+            self._asked_at[backend] = now
+            again_at = now + SLOWED_INTERVAL
+        self._due = min(again_at, self._due or again_at)
+
+    def _forget(self, healths: Mapping[SocketAddress, Health]) -> None:
+        for known in (self._asked_at, self._last_look_of):
+            for backend in known.keys() - healths.keys():
+                del known[backend]
