@@ -7,6 +7,7 @@ share. What tells is that another one passes a look that began after the first f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import FrozenSet, Iterable, Mapping
@@ -133,8 +134,7 @@ def _case(
     heard = heard_at(health, life, needs_data=needs_data)
     if heard > began + GLIMPSE:
         return None
-    returns = [o.recovered_at for o in others if abs(o.trouble_began - began) <= ALIKE]
-    returned = max(returns, default=began)
+    returned = _returned(others, began)
     since = max(began, heard, returned)
     if streak.full_began < since:
         return None
@@ -165,11 +165,23 @@ def _fails_alike(other: Health, began: float) -> bool:
 
 
 def _is_answered_for(backend: SocketAddress, healths: Healths) -> bool:
-    """Tell whether another has answered a look that began after what puts this one out."""
+    """Tell whether another has answered a look that began after what puts this one out.
+
+    If that other has been out for the same cause, this one must have failed again since.
+    """
     health = healths[backend]
-    return health.state is State.NEW or any(
-        other.answered_began > health.fault_began for other in _others(backend, healths)
-    )
+    if health.state is State.NEW:
+        return True
+    others = list(_others(backend, healths))
+    last_began = max(health.tcp.last_began, health.readyz.last_began)
+    is_back = last_began < _returned(others, health.fault_began)
+    return not is_back and any(other.answered_began > health.fault_began for other in others)
+
+
+def _returned(others: Iterable[Health], began: float) -> float:
+    """Return when the last of those came back whose trouble began at the same time."""
+    returns = (o.recovered_at for o in others if abs(o.trouble_began - began) <= ALIKE)
+    return max(returns, default=-math.inf)
 
 
 def _others(backend: SocketAddress, healths: Healths) -> Iterable[Health]:

@@ -196,9 +196,9 @@ def reconsider(
         outages = (*(t for t in health.outages if now - t < _FLAP_WINDOW), now)
         hold = min(_FIRST_HOLD * 2.0 ** min(len(outages) - 2, 30), _LONGEST_HOLD)
         held_until = now + hold if len(outages) > 1 else 0.0
-        began = now if health.failing_since is None else health.failing_since
-        health = replace(health, outages=outages, held_until=held_until, fault_began=began)
-    return replace(health, state=wanted, since=now)
+        health = replace(health, outages=outages, held_until=held_until)
+    began = now if health.failing_since is None else health.failing_since
+    return replace(health, state=wanted, since=now, fault_began=began)
 
 
 def forget(health: Health, layer: Layer, now: float) -> Health:
@@ -234,10 +234,12 @@ def _begin_early(tcp: Streak, before: Health) -> Streak:
 
 
 def _state_of(health: Health, check: HealthCheck, life: Life | None) -> State:
-    for streak, needs_data in ((health.tcp, False), (health.readyz, True)):
+    probes = ((health.tcp, check.tcp, False), (health.readyz, check.readyz, True))
+    for streak, probe, needs_data in probes:
         if not streak.has_failed:
             continue
-        if streak.first_began is None:  # on its way back, but not there yet
+        if streak.first_began is None or streak.fails < probe.fall:
+            # On its way back, but not there yet, or just about to fail in another way.
             return health.state if is_out(health) else State.DRAINING
         if streak.last in DRAINS:
             return State.DRAINING

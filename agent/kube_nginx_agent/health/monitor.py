@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Iterable, Mapping, Protocol
 
 from kube_nginx_agent.desired import (
@@ -191,15 +192,16 @@ class Monitor:
         before, self._check = self._check, check
         if self._trust is None or before.ca_file != check.ca_file:
             self._make_trust()
-        is_other_readyz = (before.readyz.enabled, before.path, before.ca_file) != (
+        others = []
+        if before.tcp.enabled != check.tcp.enabled:
+            others.append(Layer.TCP)
+        if (before.readyz.enabled, before.path, before.ca_file) != (
             (check.readyz.enabled, check.path, check.ca_file)
-        )
+        ):
+            others.append(Layer.READYZ)
         for backend, health in list(self.healths.items()):
-            if before.tcp.enabled != check.tcp.enabled:
-                health = forget(health, Layer.TCP, now)
-            if is_other_readyz:
-                health = forget(health, Layer.READYZ, now)
-            self._change(backend, reconsider(health, check, now), now)
+            after = functools.reduce(lambda known, layer: forget(known, layer, now), others, health)
+            self._change(backend, reconsider(after, check, now), now)
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)

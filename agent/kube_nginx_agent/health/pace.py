@@ -12,7 +12,7 @@ from kube_nginx_agent.observation import Layer
 JITTER = 0.2
 """An interval is up to this part shorter, so that the nodes of a cluster don't ask in step."""
 FAST_INTERVAL = {Layer.TCP: 0.2, Layer.READYZ: 0.35}
-"""Seconds between the looks at a backend that is in doubt; a handshake costs more than a connect."""
+"""Seconds between the looks at a backend in doubt; a handshake costs more than a connect."""
 SLOWED_INTERVAL = 1.0
 """The same once the budget of fast looks is used up, and for who is asked because of another."""
 

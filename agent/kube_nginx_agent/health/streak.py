@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import Probe
-from kube_nginx_agent.observation import PASSES, Result
+from kube_nginx_agent.observation import PASSES, STUCK, Result
 
 _SAYS_NOTHING_OF_HANDSHAKES = frozenset({Result.NOT_READY, Result.REFUSED})
 """A kept connection's pass is as good as a new one's after these."""
@@ -81,6 +81,9 @@ def forget_failures(streak: Streak, began: float) -> Streak:
 
 def _fail(streak: Streak, probed: Probed, probe: Probe) -> Streak:
     seen, began = probed.seen, probed.began
+    if streak.first_began is not None and (streak.last in STUCK) != (seen.result in STUCK):
+        # Another fault than before: what answered red and is silent now has lived in between.
+        streak = forget_failures(streak, streak.valid_from)
     is_full = probed.timing is Timing.IN_TIME
     full = streak.full + is_full
     is_about_handshakes = seen.is_fresh and seen.result not in _SAYS_NOTHING_OF_HANDSHAKES
