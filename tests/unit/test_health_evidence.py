@@ -1,6 +1,6 @@
 """What may be concluded: the rules of evidence, one by one, in virtual time.
 
-A cut here is what the monitor would have the severer end; its own look at the sessions comes on top.
+A cut here is what the monitor would have the severer end, whose own look comes on top.
 """
 
 from __future__ import annotations

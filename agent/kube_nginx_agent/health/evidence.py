@@ -81,6 +81,16 @@ def is_outdone(backend: SocketAddress, healths: Healths) -> bool:
     )
 
 
+def must_fail_anew(backend: SocketAddress, healths: Healths) -> bool:
+    """Tell whether others that failed with it are back, and no look at it has failed since.
+
+    Who comes back a moment later than the first is not dead for that.
+    """
+    health = healths[backend]
+    last_began = max(health.tcp.last_began, health.readyz.last_began)
+    return is_out(health) and last_began < _returned(_others(backend, healths), health.fault_began)
+
+
 def cases(
     healths: Healths, lives: Lives, check: HealthCheck, spread: float
 ) -> dict[SocketAddress, Case]:
@@ -127,14 +137,15 @@ def _case(
     if streak is None or streak.first_began is None or streak.full < fall:
         return None
     began = streak.first_began
+    trouble = health.trouble_since or began
     others = list(_others(backend, healths))
-    if any(_fails_alike(other, began) for other in others):
+    if any(_fails_alike(other, trouble) for other in others):
         return None
     needs_data = streak is health.readyz
     heard = heard_at(health, life, needs_data=needs_data)
     if heard > began + GLIMPSE:
         return None
-    returned = _returned(others, began)
+    returned = _returned(others, trouble)
     since = max(began, heard, returned)
     if streak.full_began < since:
         return None
@@ -155,27 +166,25 @@ def _silent_streak(health: Health, check: HealthCheck) -> tuple[Streak | None, i
 
 def _fails_alike(other: Health, began: float) -> bool:
     """Tell whether another fails in a way that may have the same cause."""
-    return any(
-        streak.is_troubled
-        and streak.first_began is not None
-        and abs(streak.first_began - began) <= ALIKE
-        and streak.last in STUCK | DRAINS
-        for streak in (other.tcp, other.readyz)
+    since = other.trouble_since
+    return (
+        since is not None
+        and abs(since - began) <= ALIKE
+        and any(
+            streak.is_troubled and streak.last in STUCK | DRAINS
+            for streak in (other.tcp, other.readyz)
+        )
     )
 
 
 def _is_answered_for(backend: SocketAddress, healths: Healths) -> bool:
-    """Tell whether another has answered a look that began after what puts this one out.
-
-    If that other has been out for the same cause, this one must have failed again since.
-    """
+    """Tell whether another has answered a look that began after what puts this one out."""
     health = healths[backend]
     if health.state is State.NEW:
         return True
-    others = list(_others(backend, healths))
-    last_began = max(health.tcp.last_began, health.readyz.last_began)
-    is_back = last_began < _returned(others, health.fault_began)
-    return not is_back and any(other.answered_began > health.fault_began for other in others)
+    return not must_fail_anew(backend, healths) and any(
+        other.answered_began > health.fault_began for other in _others(backend, healths)
+    )
 
 
 def _returned(others: Iterable[Health], began: float) -> float:

@@ -96,6 +96,12 @@ class Health:
         return min(begins, default=None)
 
     @property
+    def trouble_since(self) -> float | None:
+        """When the present trouble began, of which the present failures may be but the last."""
+        since = self.failing_since
+        return min(since, self.fault_began) if since is not None and is_out(self) else since
+
+    @property
     def culprit(self) -> Streak | None:
         """What keeps it from being up, the more basic probe's first."""
         for streak in (self.tcp, self.readyz):
@@ -197,7 +203,9 @@ def reconsider(
         hold = min(_FIRST_HOLD * 2.0 ** min(len(outages) - 2, 30), _LONGEST_HOLD)
         held_until = now + hold if len(outages) > 1 else 0.0
         health = replace(health, outages=outages, held_until=held_until)
-    began = now if health.failing_since is None else health.failing_since
+    began = health.failing_since
+    if began is None:
+        began = health.fault_began if was_out else now
     return replace(health, state=wanted, since=now, fault_began=began)
 
 
@@ -268,8 +276,9 @@ def _note_life(health: Health, probed: Probed, check: HealthCheck, now: float) -
         longest = _longest(health.answer_time, seen.rtt)
         health = replace(health, answer_time=longest, spoke_at=now)
     streak = health.tcp if seen.layer is Layer.TCP else health.readyz
-    if streak.is_troubled and streak.first_began is not None and streak.is_refuted_by(probed):
-        health = replace(health, trouble_began=streak.first_began, recovered_at=now)
+    began_at = health.trouble_since
+    if streak.is_troubled and began_at is not None and streak.is_refuted_by(probed):
+        health = replace(health, trouble_began=began_at, recovered_at=now)
     sees_the_most = seen.layer is (Layer.READYZ if check.readyz.enabled else Layer.TCP)
     if not sees_the_most or not seen.is_fresh or probed.timing is not Timing.IN_TIME:
         return health

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from kube_nginx_agent.health.evidence import Case, Healths, is_outdone, lead
+from kube_nginx_agent.health.evidence import Case, Healths, is_outdone, lead, must_fail_anew
 from kube_nginx_agent.health.machine import Health
 from kube_nginx_agent.health.pace import SLOWED_INTERVAL, Haste, Limits, Wish
 from kube_nginx_agent.model import HealthCheck, SocketAddress
@@ -45,7 +45,7 @@ class Wishes:
                 doubted.add(backend)
                 self._look_a_last_time(backend, case, now)
         for backend in healths:
-            if doubted - {backend}:
+            if doubted - {backend} or must_fail_anew(backend, healths):
                 self._ask(backend, now)
         return {
             backend: Wish(
