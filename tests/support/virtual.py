@@ -134,6 +134,7 @@ class VirtualNode:
             for layer, probe in ((Layer.TCP, check.tcp), (Layer.READYZ, check.readyz)):
                 dice = random.Random(f"{self._name} {backend} {layer}")
                 self._paces[backend, layer] = Pace(layer, probe, dice)
+                self._rounds[backend, layer] = dice.randrange(EVERY_NTH_IS_FRESH)
                 if probe.enabled:
                     first = self.now + dice.random() * probe.interval.total_seconds() * 0.5
                     self._begin_at(first, backend, layer)
@@ -204,7 +205,7 @@ class VirtualNode:
         if turn != self._turns[backend, layer]:
             return
         wish, began = self._wishes[backend], self.now
-        count = self._rounds[backend, layer] = self._rounds.get((backend, layer), 0) + 1
+        count = self._rounds[backend, layer] = self._rounds[backend, layer] + 1
         doubtful = wish.haste is Haste.DOUBT or wish.fresh
         nth = count % 2 == 1 if doubtful else count % EVERY_NTH_IS_FRESH == 0
         fresh = layer is Layer.TCP or fresh or nth

@@ -11,7 +11,7 @@ from kube_nginx_agent.observation import Layer
 
 JITTER = 0.2
 """An interval is up to this part shorter, so that the nodes of a cluster don't ask in step."""
-FAST_INTERVAL = {Layer.TCP: 0.2, Layer.READYZ: 0.35}
+FAST_INTERVAL = {Layer.TCP: 0.2, Layer.READYZ: 0.5}
 """Seconds between the looks at a backend in doubt; a handshake costs more than a connect."""
 SLOWED_INTERVAL = 1.0
 """The same once the budget of fast looks is used up, and for who is asked because of another."""
@@ -56,6 +56,8 @@ class Wish:
     answer: Limits
     haste: Haste = Haste.NONE
     is_failing: bool = False
+    is_shared: bool = False
+    """Whether others fail too: then nobody is cut, and there is no hurry."""
     fresh: bool = False
     """Whether only a whole new connection tells anything."""
     asked_at: float = 0.0
@@ -93,6 +95,8 @@ class Pace:
         self._tokens = min(self._tokens + _REFILL * (now - self._filled_at), _BURST)
         self._filled_at = now
         calm = self._interval * (1 - JITTER * self._dice.random())
+        if wish.haste is Haste.DOUBT and wish.is_shared:
+            return min(SLOWED_INTERVAL, calm)
         if wish.haste is Haste.DOUBT and self._tokens >= 1:
             self._tokens -= 1
             return min(self._fast, calm)

@@ -62,7 +62,8 @@ class Prober:
             asker: Asker = TcpAsker(backend)
             started.append(self._repeat(backend, Layer.TCP, check, check.tcp, asker))
         if check.readyz.enabled:
-            asker = ReadyzAsker(backend, make_readyz)
+            turn = self._dice(backend, Layer.READYZ).randrange(EVERY_NTH_IS_FRESH)
+            asker = ReadyzAsker(backend, make_readyz, turn)
             started.append(self._repeat(backend, Layer.READYZ, check, check.readyz, asker))
         return started
 
@@ -74,12 +75,15 @@ class Prober:
         probe: Probe,
         asker: Asker,
     ) -> Repeated:
-        seed = hashlib.sha256(f"{self._node_id} {backend} {layer.value}".encode()).digest()
-        pace = Pace(layer, probe, random.Random(seed))  # noqa: S311 - spreads load, guards nothing
+        pace = Pace(layer, probe, self._dice(backend, layer))
         wish = Wish(*limits(check, None, None))
         repeated = Repeated(backend, layer, pace, asker, wish, self._post)
         repeated.start()
         return repeated
+
+    def _dice(self, backend: SocketAddress, layer: Layer) -> random.Random:
+        seed = hashlib.sha256(f"{self._node_id} {backend} {layer.value}".encode()).digest()
+        return random.Random(seed)  # noqa: S311 - spreads load, guards nothing
 
     def _stop(self, backends: set[SocketAddress]) -> None:
         for backend in backends:
@@ -109,13 +113,13 @@ class TcpAsker:
 class ReadyzAsker:
     """Makes the looks at /readyz: on the kept connection, or each on one of its own."""
 
-    def __init__(self, backend: SocketAddress, make_readyz: MakeReadyz) -> None:
-        """Take whom to ask, and what makes a probe."""
+    def __init__(self, backend: SocketAddress, make_readyz: MakeReadyz, turn: int) -> None:
+        """Take whom to ask, what makes a probe, and where this node is in its round of looks."""
         self._backend = backend
         self._make = make_readyz
         self._kept = make_readyz(backend)
         self._kept_is_busy = False
-        self._count = 0
+        self._count = turn
 
     def next_look(self, *, fresh: bool) -> Look:
         """Return the next look.

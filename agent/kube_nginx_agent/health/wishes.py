@@ -47,12 +47,14 @@ class Wishes:
         for backend in healths:
             if doubted - {backend} or must_fail_anew(backend, healths):
                 self._ask(backend, now)
+        failing = [health for health in healths.values() if health.failing_since is not None]
         return {
             backend: Wish(
                 connect=connect,
                 answer=answer,
                 haste=Haste.DOUBT if health.is_in_doubt(check, now) else Haste.NONE,
-                is_failing=health.failing_since is not None,
+                is_failing=health in failing,
+                is_shared=len(failing) > 1,
                 fresh=health.readyz.needs_fresh,
                 asked_at=self._asked_at.get(backend, 0.0),
             )
