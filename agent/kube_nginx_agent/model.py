@@ -88,12 +88,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """The two probes of every backend; ``ca_file`` None: the cluster's usual places."""
+    """The two probes of every backend."""
 
     tcp: Probe = Probe(interval=timedelta(seconds=2), timeout=timedelta(seconds=1))
     readyz: Probe = Probe(interval=timedelta(seconds=4), timeout=timedelta(seconds=1))
     path: str = "/readyz"
     ca_file: str | None = None
+    """``None``: the cluster's usual places; ``"none"``: certificates are not to be checked."""
+    server_name: str | None = None
+    """What a TLS handshake asks for (SNI), where apiservers stand behind a router by name."""
     cut_after: timedelta = timedelta(milliseconds=2400)
     """How long a backend must have been silent before its sessions are ended."""
 

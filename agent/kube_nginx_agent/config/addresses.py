@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Iterable
 
-from kube_nginx_agent.config.flaws import printable
+from kube_nginx_agent.errors import printable
 from kube_nginx_agent.model import DEFAULT_PORT, HostName, IPAddress, SocketAddress, Target
 
 IPV4_LISTEN = SocketAddress(ipaddress.IPv4Address("127.0.0.1"), 8443)

@@ -150,7 +150,7 @@ class Monitor:
         if self._fleet_hint:
             what = "no apiserver passes its checks: all stay in, and nginx tries them all"
             yield Problem("fleet", kinds.ALL_DOWN, AgentError(what, hint=self._fleet_hint))
-        if self._trust:
+        if self._trust and self._check.readyz.enabled:
             yield from self._trust.problems()
 
     def is_waiting_for_first_look(self, now: float) -> bool:
@@ -195,9 +195,7 @@ class Monitor:
         others = []
         if before.tcp.enabled != check.tcp.enabled:
             others.append(Layer.TCP)
-        if (before.readyz.enabled, before.path, before.ca_file) != (
-            (check.readyz.enabled, check.path, check.ca_file)
-        ):
+        if _question(before) != _question(check):
             others.append(Layer.READYZ)
         for backend, health in list(self.healths.items()):
             after = functools.reduce(lambda known, layer: forget(known, layer, now), others, health)
@@ -205,7 +203,7 @@ class Monitor:
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)
-        if self._check.readyz.enabled and self._trust.file is None:
+        if self._check.readyz.enabled and self._trust.is_blind:
             message = (
                 "no CA file of the cluster is known: /readyz is asked without checking "
                 "certificates; health_check.readyz.ca_file names one"
@@ -214,7 +212,13 @@ class Monitor:
 
     def _make_readyz(self, backend: SocketAddress) -> ReadyzProbe:
         trust = self._trust or Trust(None)
-        return ReadyzProbe(backend, self._check.path, trust.context)
+        check = self._check
+        return ReadyzProbe(backend, check.path, trust.context, check.server_name)
+
+
+def _question(check: HealthCheck) -> tuple[object, ...]:
+    """Return what the readyz probe asks, and whom it believes."""
+    return (check.readyz.enabled, check.path, check.ca_file, check.server_name)
 
 
 def _reason(backend: SocketAddress, health: Health) -> AgentError:

@@ -10,6 +10,7 @@ from kube_nginx_agent.desired import Resolved
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.backends_file import AcceptedCopy, BackendsFile, Content
+from kube_nginx_agent.intake.ca_file import refusal
 from kube_nginx_agent.intake.names import Names, Resolver
 from kube_nginx_agent.model import Config, HostName
 from kube_nginx_agent.node.paths import Paths
@@ -102,6 +103,9 @@ class Intake:
             if content.error:
                 raise content.error
             loaded = load_config(content.data, str(self._file.path))
+            flaw = refusal(loaded.config.health_check.ca_file)
+            if flaw:
+                raise flaw
         except AgentError as error:
             self._refuse(error)
             if self.config is None:

@@ -249,7 +249,11 @@ class Agent:
         found = {problem.about: problem for problem in self._monitor.problems()}
         for problem in found.values():
             self._problems.begins(problem.about, problem.kind, problem.error, problem.fields)
-        for about in (*self._problems.about("backend "), *self._problems.about("fleet")):
+        for about in (
+            *self._problems.about("backend "),
+            *self._problems.about("fleet"),
+            *self._problems.about("ca file"),
+        ):
             if about not in found:
                 self._problems.ends(about)
         states = tuple((b, health.state) for b, health in self._monitor.healths.items())

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from kube_nginx_agent.config.durations import format_duration
-from kube_nginx_agent.config.flaws import printable
+from kube_nginx_agent.errors import printable
 from kube_nginx_agent.model import Desired, Rendered, Server
 from kube_nginx_agent.node.paths import Paths
 
