@@ -160,12 +160,12 @@ class SessionWatch:
 
     def _survey(self) -> None:
         """Find sessions to backends of lists that an earlier agent knew; forget ended ones."""
-        self._surveyed_at = time.monotonic()
         pids = self._nginx_pids()
         lowest, _ = ephemeral_ports()
         with self._lock:
             if not self._listen_ports or not pids:
                 return  # Nothing tells the clients' sockets from those to the backends yet.
+            self._surveyed_at = time.monotonic()
             try:
                 with diag_socket() as diag:
                     entries = list_all(diag)
