@@ -16,7 +16,6 @@ _IDLE = Session(
     inode=1,
     family=2,
     identity=b"",
-    cgroup=0,
     is_connecting=False,
     unread=0,
     unacknowledged=0,

@@ -101,6 +101,7 @@ def test_without_a_conviction_nobody_loses_anything() -> None:
     [
         pytest.param(SILENT, 4.0, 900.0, False, id="heard since"),
         pytest.param(SILENT, 6.0, 900.0, True, id="heard only before"),
+        pytest.param(SILENT, 4.99, 900.0, True, id="the packet that its silence began with"),
         pytest.param(FROZEN, 4.0, 900.0, True, id="only its kernel was heard since"),
         pytest.param(FROZEN, 4.0, 4.0, False, id="data has come since"),
     ],
