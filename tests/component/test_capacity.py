@@ -41,6 +41,7 @@ class Small:
         assert master
         (worker,) = workers(master)
         self.worker = worker.process.pid
+        self.files = f"/proc/{self.worker}/fd"
         self.listen = parse_address(str(listen))
         self.capacity = Capacity()
         self._connections = connections
@@ -115,10 +116,12 @@ def test_connections_that_are_used_up_are_told_with_who_has_them(
 ) -> None:
     with ExitStack() as stack:
         nginx = start(stack, nginx_binary, folder, listen, backend, connections=64)
-        clients.come(20)
+        clients.come(27)
+        served = 2 * 27
+        wait_until(lambda: len(os.listdir(nginx.files)) > served, 5, "all to be passed on")
         assert nginx.look() is None
 
-        clients.come(20)
+        clients.come(13)
         wait_until(lambda: nginx.look() is not None, 5, "nginx to be full")
 
         found = nginx.look()

@@ -77,6 +77,10 @@ def test_limit_that_can_not_be_read_convicts_nobody() -> None:
     assert judged(Use(100, 110, 0)) is None
 
 
+def test_queue_without_a_known_limit_is_not_full() -> None:
+    assert judged(ROOMY, queues=(Queue(0, 0),)) is None
+
+
 def test_full_accept_queue() -> None:
     assert judged(ROOMY, queues=(Queue(0, 511), Queue(511, 511))) == Fullness(Scarce.QUEUE, 511)
 

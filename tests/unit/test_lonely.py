@@ -49,6 +49,10 @@ def test_session_that_was_idle_for_an_hour_and_has_just_sent_is_well() -> None:
     assert found(frame, 30) == {}
 
 
+def test_seconds_begin_when_data_is_first_unacknowledged() -> None:
+    assert found(lambda now: [session() if now < 105 else stuck()], 30) == {1: 5 + ALONE_FOR}
+
+
 def test_acknowledged_question_without_an_answer_is_none() -> None:
     assert found(lambda _now: [session(unacknowledged=0, sent_ago=60.0)], 60) == {}
 

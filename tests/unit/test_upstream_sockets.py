@@ -27,10 +27,12 @@ def entry(local: str, remote: str) -> DiagSocket:
         # And one that has chosen its own port.
         ("127.0.0.1:8443", "127.0.0.1:7000", False),
         ("127.0.0.1:9443", "127.0.0.1:7000", False),
+        # On a listen address with a port that the kernel might have chosen.
+        ("127.0.0.1:38443", "127.0.0.1:7000", False),
     ],
 )
 def test_only_connections_to_backends_are_upstream(local: str, remote: str, is_it: bool) -> None:
     found = entry(local, remote)
 
     assert (str(found.local), str(found.remote)) == (local, remote)
-    assert is_upstream(found, {8443}, 32768) is is_it
+    assert is_upstream(found, {8443, 38443}, 32768) is is_it

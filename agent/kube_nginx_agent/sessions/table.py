@@ -56,8 +56,9 @@ class Session:
     data_ago: float
     """Since data came from the backend; before the first, since it was connected."""
     heard_ago: float
-    """Since data or an acknowledgement came from it. The kernel keeps the two apart: data that
-    acknowledges nothing new does not move tcpi_last_ack_recv (tcp_rcv_established())."""
+    """Since data or an acknowledgement came from it. That is the younger of two of the kernel's ages:
+    tcpi_last_ack_recv need not count data that acknowledges nothing new, which takes the fast path
+    of tcp_rcv_established(); nor does either count a packet that came for the second time."""
     has_asked: bool
     """Whether the backend's kernel has acknowledged any data of the client's."""
     has_answered: bool
