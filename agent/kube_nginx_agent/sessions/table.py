@@ -56,9 +56,9 @@ class Session:
     data_ago: float
     """Since data came from the backend; before the first, since it was connected."""
     heard_ago: float
-    """Since data or an acknowledgement came from it. That is the younger of two of the kernel's ages:
+    """Since data or an acknowledgement came from it: the younger of two ages of the kernel's, for
     tcpi_last_ack_recv need not count data that acknowledges nothing new, which takes the fast path
-    of tcp_rcv_established(); nor does either count a packet that came for the second time."""
+    of tcp_rcv_established(). Neither counts a packet that came for the second time."""
     has_asked: bool
     """Whether the backend's kernel has acknowledged any data of the client's."""
     has_answered: bool
