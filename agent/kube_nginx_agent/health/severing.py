@@ -30,6 +30,10 @@ _LOOK_SOON = 0.1
 _ADDRESS_GONE_FOR = 0.5
 """Seconds: tools that configure interfaces take an address away and put it back at once."""
 
+_SAME_MOMENT = 0.05
+"""Seconds: a conviction may date from the very packet that is heard of here, and two looks at one
+packet differ by the kernel's tick, 4 to 10 ms, and by what the reader was held up."""
+
 _T = TypeVar("_T")
 
 
@@ -220,7 +224,7 @@ class Severer:
 def _is_heard(life: Life | None, conviction: Conviction) -> bool:
     """Tell whether a session shows that the backend has lived after its silence began."""
     heard_at = life.at(needs_data=conviction.needs_data) if life else None
-    return heard_at is not None and heard_at > conviction.since
+    return heard_at is not None and heard_at > conviction.since + _SAME_MOMENT
 
 
 def _since(known: Mapping[_T, float], present: Iterable[_T], now: float) -> dict[_T, float]:

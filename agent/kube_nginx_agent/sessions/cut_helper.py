@@ -17,7 +17,7 @@ from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.net.sock_diag import diag_socket
 from kube_nginx_agent.node.files import names_in, read_proc
 from kube_nginx_agent.sessions.ownership import sockets_of
-from kube_nginx_agent.sessions.table import destroy_all, list_sessions
+from kube_nginx_agent.sessions.table import destroy_all, list_to
 
 MAX_MESSAGE = 64 * 1024  # bytes
 _LISTEN_FD = 3  # sd_listen_fds(3)
@@ -70,7 +70,7 @@ def _answer(message: bytes) -> str:
     try:
         held, _ = sockets_of(_nginx_pids())
         with diag_socket() as diag:
-            found = list_sessions(diag, {backend})
+            found = list_to(diag, {backend})
             return str(destroy_all(diag, [s for s in found if s.inode in wanted & held]))
     except OSError as error:
         return error.strerror or str(error)

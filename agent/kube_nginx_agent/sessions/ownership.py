@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import AbstractSet, Iterable, Protocol, TypeVar
+from typing import AbstractSet, Iterable
 
 from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.net.sock_diag import DiagSocket
 from kube_nginx_agent.nginx.process import identify
 from kube_nginx_agent.node.files import FileError, is_there, open_files_of, read_proc, status_of
 
@@ -22,35 +23,15 @@ _ROOT_CGROUP = 1
 """The id of the cgroup of who is in none: the inode of its folder."""
 
 
-class HeldSocket(Protocol):
-    """What a socket is known by."""
-
-    @property
-    def identity(self) -> bytes:
-        """Return the kernel's own name of it."""
-
-    @property
-    def inode(self) -> int:
-        """Return what /proc/PID/fd calls it."""
-
-    @property
-    def cgroup(self) -> int:
-        """Return the id of the cgroup that it was made in."""
-
-
-Held = TypeVar("Held", bound=HeldSocket)
-
-
 class Ownership:
     """Remembers whose a socket is, so that a look without a new one reads nothing."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
         self._pids: AbstractSet[int] = frozenset()
-        self._ours: set[int] = set()
         self._seen: dict[bytes, bool] = {}
 
-    def ours(self, entries: Iterable[Held], pids: AbstractSet[int]) -> list[Held]:
+    def ours(self, entries: Iterable[DiagSocket], pids: AbstractSet[int]) -> list[DiagSocket]:
         """Return those of ``entries`` that one of the processes ``pids`` holds.
 
         Raise AgentError when that can't be told.
@@ -64,7 +45,7 @@ class Ownership:
         self._seen = {name: known.get(name, answers.get(name, False)) for name in _names(found)}
         return [entry for entry in found if self._seen[entry.identity]]
 
-    def _ask(self, entries: list[Held], pids: AbstractSet[int]) -> dict[bytes, bool]:
+    def _ask(self, entries: list[DiagSocket], pids: AbstractSet[int]) -> dict[bytes, bool]:
         inodes, closed = sockets_of(pids)
         if not closed:
             return {entry.identity: entry.inode in inodes for entry in entries}
@@ -114,5 +95,5 @@ def _folder_id(cgroup: str) -> int:
     return 0
 
 
-def _names(entries: Iterable[HeldSocket]) -> list[bytes]:
+def _names(entries: Iterable[DiagSocket]) -> list[bytes]:
     return [entry.identity for entry in entries]

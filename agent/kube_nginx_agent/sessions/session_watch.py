@@ -16,7 +16,7 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.problems import Problem
 from kube_nginx_agent.sessions.lives import Life, lives
 from kube_nginx_agent.sessions.ownership import Ownership
-from kube_nginx_agent.sessions.table import Session, list_all, list_sessions
+from kube_nginx_agent.sessions.table import Session, list_all, list_to, session_of
 
 INTERVAL = 0.25
 """Seconds between two looks while sessions come and go. The kernel walks its whole table for each,
@@ -106,8 +106,8 @@ class SessionWatch:
         found: list[Session] = []
         try:
             with diag_socket() as diag:
-                entries = list_sessions(diag, self._wanted | self._strays)
-            found = self._ownership.ours(entries, pids)
+                entries = list_to(diag, self._wanted | self._strays)
+            found = [session_of(entry) for entry in self._ownership.ours(entries, pids)]
             self._blind = None
         except OSError as error:
             self._blind = _refusal(error)
@@ -160,12 +160,12 @@ class SessionWatch:
 
     def _survey(self) -> None:
         """Find sessions to backends of lists that an earlier agent knew; forget ended ones."""
-        self._surveyed_at = time.monotonic()
         pids = self._nginx_pids()
         lowest, _ = ephemeral_ports()
         with self._lock:
             if not self._listen_ports or not pids:
                 return  # Nothing tells the clients' sockets from those to the backends yet.
+            self._surveyed_at = time.monotonic()
             try:
                 with diag_socket() as diag:
                     entries = list_all(diag)

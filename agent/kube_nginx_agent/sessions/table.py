@@ -42,8 +42,6 @@ class Session:
     family: int
     identity: bytes
     """The kernel's own name of the socket, with its cookie: never another's."""
-    cgroup: int
-    """The id of the cgroup that it was made in, 0 where that is not told."""
     is_connecting: bool
     unread: int
     """Bytes that have come and that nginx has not read yet."""
@@ -58,8 +56,9 @@ class Session:
     data_ago: float
     """Since data came from the backend; before the first, since it was connected."""
     heard_ago: float
-    """Since data or an acknowledgement came from it. The kernel keeps the two apart: data that
-    acknowledges nothing new does not move tcpi_last_ack_recv (tcp_rcv_established())."""
+    """Since data or an acknowledgement came from it: the younger of two ages of the kernel's, for
+    tcpi_last_ack_recv need not count data that acknowledges nothing new, which takes the fast path
+    of tcp_rcv_established(). Neither counts a packet that came for the second time."""
     has_asked: bool
     """Whether the backend's kernel has acknowledged any data of the client's."""
     has_answered: bool
@@ -71,7 +70,7 @@ class Session:
         return self.has_asked and (not self.has_answered or self.sent_ago < self.data_ago)
 
 
-def list_sessions(diag: socket.socket, backends: AbstractSet[SocketAddress]) -> list[Session]:
+def list_to(diag: socket.socket, backends: AbstractSet[SocketAddress]) -> list[DiagSocket]:
     """Return everybody's connections to ``backends``. Raise OSError.
 
     Each dump makes the kernel walk its whole table, so there are no more than it needs.
@@ -80,7 +79,7 @@ def list_sessions(diag: socket.socket, backends: AbstractSet[SocketAddress]) -> 
     for version, port in {(backend.ip.version, backend.port) for backend in backends}:
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
         entries = dump(diag, family, _STATES, remote_port=port, has_info=True)
-        found += [_session(entry) for entry in entries if entry.remote in backends]
+        found += [entry for entry in entries if entry.remote in backends]
     return found
 
 
@@ -90,24 +89,8 @@ def list_all(diag: socket.socket) -> list[DiagSocket]:
     return [entry for family in families for entry in dump(diag, family, _STATES)]
 
 
-def has_sent(sessions: Iterable[Session], backend: SocketAddress, within: float) -> bool:
-    """Tell whether data has come from the backend in the last ``within`` seconds."""
-    return any(s.backend == backend and s.has_answered and s.data_ago < within for s in sessions)
-
-
-def destroy_all(diag: socket.socket, sessions: Iterable[Session]) -> int:
-    """End the sessions that are still there and return how many. Raise OSError."""
-    count = 0
-    for session in sessions:
-        try:
-            destroy(diag, session.family, session.identity)
-        except FileNotFoundError:
-            continue
-        count += 1
-    return count
-
-
-def _session(entry: DiagSocket) -> Session:
+def session_of(entry: DiagSocket) -> Session:
+    """Return what a socket of nginx to a backend tells."""
     info = entry.tcp_info
     if len(info) < _INFO_SIZE:
         info = bytes(_INFO_SIZE)  # the kernel has left it out: nothing can be held against it
@@ -119,7 +102,6 @@ def _session(entry: DiagSocket) -> Session:
         inode=entry.inode,
         family=entry.family,
         identity=entry.identity,
-        cgroup=entry.cgroup,
         is_connecting=entry.state == SYN_SENT,
         unread=entry.received,
         unacknowledged=entry.sent,
@@ -131,3 +113,20 @@ def _session(entry: DiagSocket) -> Session:
         has_asked=acked > 1,  # the SYN counts for one
         has_answered=received > 0,
     )
+
+
+def has_sent(sessions: Iterable[Session], backend: SocketAddress, within: float) -> bool:
+    """Tell whether data has come from the backend in the last ``within`` seconds."""
+    return any(s.backend == backend and s.has_answered and s.data_ago < within for s in sessions)
+
+
+def destroy_all(diag: socket.socket, sessions: Iterable[Session | DiagSocket]) -> int:
+    """End the sessions that are still there and return how many. Raise OSError."""
+    count = 0
+    for session in sessions:
+        try:
+            destroy(diag, session.family, session.identity)
+        except FileNotFoundError:
+            continue
+        count += 1
+    return count
