@@ -103,8 +103,8 @@ class TcpAsker:
         del fresh
         return self._look
 
-    def close(self) -> None:
-        """Do nothing: no look leaves a connection behind."""
+    def stop(self) -> None:
+        """Do nothing: a connect ends by itself, and leaves nothing behind."""
 
     def _look(self, timeout: float) -> Observation:
         return probe_tcp(self._backend, timeout)
@@ -119,6 +119,7 @@ class ReadyzAsker:
         self._make = make_readyz
         self._kept = make_readyz(backend)
         self._kept_is_busy = False
+        self._fresh: set[ReadyzProbe] = set()
         self._count = turn
 
     def next_look(self, *, fresh: bool) -> Look:
@@ -134,9 +135,10 @@ class ReadyzAsker:
         self._kept_is_busy = True
         return self._look_on_kept
 
-    def close(self) -> None:
-        """Let go of the kept connection."""
-        self._kept.close()
+    def stop(self) -> None:
+        """End the looks that are under way."""
+        for probe in (self._kept, *list(self._fresh)):
+            probe.stop()
 
     def _look_on_kept(self, timeout: float) -> Observation:
         try:
@@ -146,7 +148,9 @@ class ReadyzAsker:
 
     def _look_afresh(self, timeout: float) -> Observation:
         probe = self._make(self._backend)
+        self._fresh.add(probe)
         try:
             return probe.look(timeout)
         finally:
+            self._fresh.discard(probe)
             probe.close()

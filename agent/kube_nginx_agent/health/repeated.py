@@ -37,8 +37,8 @@ class Asker(Protocol):
     def next_look(self, *, fresh: bool) -> Look:
         """Return the next look; ``fresh``: one that makes a whole new connection is due."""
 
-    def close(self) -> None:
-        """Let go of what is kept between looks."""
+    def stop(self) -> None:
+        """End the looks that are under way; there will be no others."""
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Repeated(threading.Thread):
         with self._changed:
             self._ended = True
             self._changed.notify()
-        self._asker.close()
+        self._asker.stop()
 
     def run(self) -> None:
         """Begin looks, and tell of those that are late."""

@@ -9,6 +9,10 @@ from kube_nginx_agent.health.machine import Health
 from kube_nginx_agent.health.pace import SLOWED_INTERVAL, Haste, Limits, Wish
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 
+_GAP = 0.3
+"""Seconds between two looks at somebody because of another, while the budget lasts."""
+_BURST, _REFILL = 5, 0.2
+"""That budget: looks at once, and more of them a second."""
 _ASKS_FOR = 5.0
 """Seconds from the first failure of a backend for which the others are asked because of it."""
 
@@ -20,6 +24,7 @@ class Wishes:
         """Start with nobody asked."""
         self._asked_at: dict[SocketAddress, float] = {}
         self._last_look_of: dict[SocketAddress, float] = {}
+        self._tokens: dict[SocketAddress, float] = {}
         self._due: float | None = None
 
     def due(self, now: float) -> float | None:
@@ -38,7 +43,9 @@ class Wishes:
         connect, answer = limits
         self._forget(healths)
         self._due = None
+        failing = {b for b, health in healths.items() if health.failing_since is not None}
         doubted = {backend for backend in healths if self._needs_witness(backend, healths, now)}
+        is_urgent = bool(doubted) and len(failing) == 1
         for backend, case in pressing.items():
             early = answer.early if case.conviction.needs_data else connect.early
             if now >= case.ripe_at - lead(early):
@@ -46,14 +53,13 @@ class Wishes:
                 self._look_a_last_time(backend, case, now)
         for backend in healths:
             if doubted - {backend} or must_fail_anew(backend, healths):
-                self._ask(backend, now)
-        failing = [health for health in healths.values() if health.failing_since is not None]
+                self._ask(backend, now, is_urgent=is_urgent)
         return {
             backend: Wish(
                 connect=connect,
                 answer=answer,
                 haste=Haste.DOUBT if health.is_in_doubt(check, now) else Haste.NONE,
-                is_failing=health in failing,
+                is_failing=backend in failing,
                 is_shared=len(failing) > 1,
                 fresh=health.readyz.needs_fresh,
                 asked_at=self._asked_at.get(backend, 0.0),
@@ -72,14 +78,17 @@ class Wishes:
             self._last_look_of[backend] = case.ripe_at
             self._asked_at[backend] = now
 
-    def _ask(self, backend: SocketAddress, now: float) -> None:
-        again_at = self._asked_at.get(backend, 0.0) + SLOWED_INTERVAL
-        if now >= again_at:
-            self._asked_at[backend] = now
-            again_at = now + SLOWED_INTERVAL
+    def _ask(self, backend: SocketAddress, now: float, *, is_urgent: bool) -> None:
+        asked_at, tokens = self._asked_at.get(backend, 0.0), self._tokens.get(backend, _BURST)
+        tokens = min(tokens + _REFILL * (now - max(asked_at, 0.0)), _BURST)
+        gap = _GAP if is_urgent and tokens >= 1 else SLOWED_INTERVAL
+        if now >= asked_at + gap:
+            self._asked_at[backend], self._tokens[backend] = now, max(tokens - 1, 0.0)
+            asked_at = now
+        again_at = asked_at + gap
         self._due = min(again_at, self._due or again_at)
 
     def _forget(self, healths: Mapping[SocketAddress, Health]) -> None:
-        for known in (self._asked_at, self._last_look_of):
+        for known in (self._asked_at, self._last_look_of, self._tokens):
             for backend in known.keys() - healths.keys():
                 del known[backend]
