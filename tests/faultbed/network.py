@@ -156,7 +156,7 @@ class Network(Closing):
     @contextmanager
     def losing_large(self, host: Host) -> Iterator[None]:
         """Drop the large packets that a host sends, as behind a hole of the path's MTU."""
-        with self._filter(host, [f'iifname "{host.port}" ip length > 1000 drop']):
+        with self._filter(host, [f'iifname "{host.port}" meta protocol ip ip length > 500 drop']):
             yield
 
     @contextmanager
