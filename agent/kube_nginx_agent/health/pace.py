@@ -15,6 +15,8 @@ FAST_INTERVAL = {Layer.TCP: 0.2, Layer.READYZ: 0.5}
 """Seconds between the looks at a backend in doubt; a handshake costs more than a connect."""
 SLOWED_INTERVAL = 1.0
 """The same once the budget of fast looks is used up, and for who is asked because of another."""
+SHARED_INTERVAL = {Layer.TCP: 1.0, Layer.READYZ: 2.0}
+"""The same when several fail: the cause may be one that more looks make worse."""
 
 _BURST = 16
 """Looks that doubt may hurry: 3 s of them, in which a backend is convicted or not."""
@@ -84,7 +86,7 @@ class Pace:
 
     def __init__(self, layer: Layer, probe: Probe, dice: random.Random) -> None:
         """Take which probe it is, how often it looks in quiet times, what makes nodes differ."""
-        self._fast = FAST_INTERVAL[layer]
+        self._fast, self._shared = FAST_INTERVAL[layer], SHARED_INTERVAL[layer]
         self._interval = probe.interval.total_seconds()
         self._dice = dice
         self._tokens = float(_BURST)
@@ -96,7 +98,7 @@ class Pace:
         self._filled_at = now
         calm = self._interval * (1 - JITTER * self._dice.random())
         if wish.haste is Haste.DOUBT and wish.is_shared:
-            return min(SLOWED_INTERVAL, calm)
+            return min(self._shared, calm)
         if wish.haste is Haste.DOUBT and self._tokens >= 1:
             self._tokens -= 1
             return min(self._fast, calm)

@@ -6,8 +6,9 @@ from typing import Mapping
 
 from kube_nginx_agent.health.evidence import Case, Healths, is_outdone, lead, must_fail_anew
 from kube_nginx_agent.health.machine import Health
-from kube_nginx_agent.health.pace import SLOWED_INTERVAL, Haste, Limits, Wish
+from kube_nginx_agent.health.pace import SHARED_INTERVAL, SLOWED_INTERVAL, Haste, Limits, Wish
 from kube_nginx_agent.model import HealthCheck, SocketAddress
+from kube_nginx_agent.observation import Layer
 
 _GAP = 0.3
 """Seconds between two looks at somebody because of another, while the budget lasts."""
@@ -45,7 +46,8 @@ class Wishes:
         self._due = None
         failing = {b for b, health in healths.items() if health.failing_since is not None}
         doubted = {backend for backend in healths if self._needs_witness(backend, healths, now)}
-        is_urgent = bool(doubted) and len(failing) == 1
+        gap = SHARED_INTERVAL[Layer.READYZ] if len(failing) > 1 else SLOWED_INTERVAL
+        quick = _GAP if doubted and len(failing) == 1 else gap
         for backend, case in pressing.items():
             early = answer.early if case.conviction.needs_data else connect.early
             if now >= case.ripe_at - lead(early):
@@ -53,7 +55,7 @@ class Wishes:
                 self._look_a_last_time(backend, case, now)
         for backend in healths:
             if doubted - {backend} or must_fail_anew(backend, healths):
-                self._ask(backend, now, is_urgent=is_urgent)
+                self._ask(backend, now, quick, gap)
         return {
             backend: Wish(
                 connect=connect,
@@ -78,10 +80,10 @@ class Wishes:
             self._last_look_of[backend] = case.ripe_at
             self._asked_at[backend] = now
 
-    def _ask(self, backend: SocketAddress, now: float, *, is_urgent: bool) -> None:
+    def _ask(self, backend: SocketAddress, now: float, quick: float, gap: float) -> None:
         asked_at, tokens = self._asked_at.get(backend, 0.0), self._tokens.get(backend, _BURST)
         tokens = min(tokens + _REFILL * (now - max(asked_at, 0.0)), _BURST)
-        gap = _GAP if is_urgent and tokens >= 1 else SLOWED_INTERVAL
+        gap = quick if tokens >= 1 else gap
         if now >= asked_at + gap:
             self._asked_at[backend], self._tokens[backend] = now, max(tokens - 1, 0.0)
             asked_at = now
