@@ -14,6 +14,7 @@ _GAP = 0.3
 """Seconds between two looks at somebody because of another, while the budget lasts."""
 _BURST, _REFILL = 5, 0.2
 """That budget: looks at once, and more of them a second."""
+_LAST_LOOKS_EACH = 0.1
 _ASKS_FOR = 5.0
 """Seconds from the first failure of a backend for which the others are asked because of it."""
 
@@ -24,7 +25,6 @@ class Wishes:
     def __init__(self) -> None:
         """Start with nobody asked."""
         self._asked_at: dict[SocketAddress, float] = {}
-        self._last_look_of: dict[SocketAddress, float] = {}
         self._tokens: dict[SocketAddress, float] = {}
         self._due: float | None = None
 
@@ -76,9 +76,14 @@ class Wishes:
         return is_new and not is_outdone(backend, healths)
 
     def _look_a_last_time(self, backend: SocketAddress, case: Case, now: float) -> None:
-        if self._last_look_of.get(backend) != case.ripe_at:
-            self._last_look_of[backend] = case.ripe_at
+        """Look again and again in the moment before it is ripe: any answer refutes the case."""
+        if now >= case.ripe_at:
+            return
+        again_at = self._asked_at.get(backend, 0.0) + _LAST_LOOKS_EACH
+        if now >= again_at:
             self._asked_at[backend] = now
+            again_at = now + _LAST_LOOKS_EACH
+        self._due = min(again_at, self._due or again_at)
 
     def _ask(self, backend: SocketAddress, now: float, quick: float, gap: float) -> None:
         asked_at, tokens = self._asked_at.get(backend, 0.0), self._tokens.get(backend, _BURST)
@@ -91,6 +96,6 @@ class Wishes:
         self._due = min(again_at, self._due or again_at)
 
     def _forget(self, healths: Mapping[SocketAddress, Health]) -> None:
-        for known in (self._asked_at, self._last_look_of, self._tokens):
+        for known in (self._asked_at, self._tokens):
             for backend in known.keys() - healths.keys():
                 del known[backend]
