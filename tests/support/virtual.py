@@ -18,6 +18,7 @@ from kube_nginx_agent.desired import HealthView
 from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
 from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits
 from kube_nginx_agent.health.prober import EVERY_NTH_IS_FRESH, Prober
+from kube_nginx_agent.health.repeated import is_asked_now
 from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
@@ -142,14 +143,9 @@ class VirtualNode:
     def set_wishes(self, wishes: Mapping[SocketAddress, Wish]) -> None:
         for backend, wish in wishes.items():
             before, self._wishes[backend] = self._wishes[backend], wish
-            begins = wish.haste is Haste.DOUBT and before.haste is not Haste.DOUBT
-            if begins or wish.asked_at > before.asked_at:
-                for layer, probe in (
-                    (Layer.TCP, self.check.tcp),
-                    (Layer.READYZ, self.check.readyz),
-                ):
-                    if probe.enabled:
-                        self._begin_at(self.now, backend, layer, fresh=True)
+            for layer, probe in ((Layer.TCP, self.check.tcp), (Layer.READYZ, self.check.readyz)):
+                if probe.enabled and is_asked_now(layer, before, wish):
+                    self._begin_at(self.now, backend, layer, fresh=True)
 
     def lives(self, now: float) -> Mapping[SocketAddress, Life]:
         return {backend: self.world.life(backend, now) for backend in self.world.faults}

@@ -64,6 +64,8 @@ class Wish:
     """Whether only a whole new connection tells anything."""
     asked_at: float = 0.0
     """A change of it asks for a look at once, on a whole new connection."""
+    connected_at: float = 0.0
+    """A change of it asks for a connect at once, and no more than that."""
 
 
 def limits(

@@ -86,8 +86,7 @@ class Repeated(threading.Thread):
         """Take the loop's opinion; what it wants to know now is looked at now."""
         with self._changed:
             before, self._wish = self._wish, wish
-            begins = wish.haste is Haste.DOUBT and before.haste is not Haste.DOUBT
-            if begins or wish.asked_at > before.asked_at:
+            if is_asked_now(self._layer, before, wish):
                 self._fresh_next = True
                 self._next_at = 0.0
                 self._changed.notify()
@@ -165,6 +164,13 @@ class Repeated(threading.Thread):
     def _tell(self, look: _Pending, seen: Observation, timing: Timing) -> None:
         if not self._ended:
             self._post(Probed(self._backend, seen, look.began, timing))
+
+
+def is_asked_now(layer: Layer, before: Wish, wish: Wish) -> bool:
+    """Tell whether a new wish asks this probe for a look at once."""
+    begins = wish.haste is Haste.DOUBT and before.haste is not Haste.DOUBT
+    connects = layer is Layer.TCP and wish.connected_at > before.connected_at
+    return begins or connects or wish.asked_at > before.asked_at
 
 
 def _no_room(layer: Layer, error: Exception) -> Observation:

@@ -14,7 +14,7 @@ _GAP = 0.3
 """Seconds between two looks at somebody because of another, while the budget lasts."""
 _BURST, _REFILL = 5, 0.2
 """That budget: looks at once, and more of them a second."""
-_LAST_LOOKS_EACH = 0.1
+_LAST_CONNECTS_EACH = 0.1
 _ASKS_FOR = 5.0
 """Seconds from the first failure of a backend for which the others are asked because of it."""
 
@@ -25,6 +25,7 @@ class Wishes:
     def __init__(self) -> None:
         """Start with nobody asked."""
         self._asked_at: dict[SocketAddress, float] = {}
+        self._connected_at: dict[SocketAddress, float] = {}
         self._tokens: dict[SocketAddress, float] = {}
         self._due: float | None = None
 
@@ -65,6 +66,7 @@ class Wishes:
                 is_shared=len(failing) > 1,
                 fresh=health.readyz.needs_fresh,
                 asked_at=self._asked_at.get(backend, 0.0),
+                connected_at=self._connected_at.get(backend, 0.0),
             )
             for backend, health in healths.items()
         }
@@ -76,13 +78,19 @@ class Wishes:
         return is_new and not is_outdone(backend, healths)
 
     def _look_a_last_time(self, backend: SocketAddress, case: Case, now: float) -> None:
-        """Look again and again in the moment before it is ripe: any answer refutes the case."""
+        """Look again in the moment before it is ripe: any answer refutes the case.
+
+        A silent host has to be asked again and again, for what was sent to it is lost. A frozen
+        process finds what it was sent when it thaws.
+        """
         if now >= case.ripe_at:
             return
-        again_at = self._asked_at.get(backend, 0.0) + _LAST_LOOKS_EACH
+        known = self._asked_at if case.conviction.needs_data else self._connected_at
+        gap = SLOWED_INTERVAL if case.conviction.needs_data else _LAST_CONNECTS_EACH
+        again_at = known.get(backend, 0.0) + gap
         if now >= again_at:
-            self._asked_at[backend] = now
-            again_at = now + _LAST_LOOKS_EACH
+            known[backend] = now
+            again_at = now + gap
         self._due = min(again_at, self._due or again_at)
 
     def _ask(self, backend: SocketAddress, now: float, quick: float, gap: float) -> None:
@@ -96,6 +104,6 @@ class Wishes:
         self._due = min(again_at, self._due or again_at)
 
     def _forget(self, healths: Mapping[SocketAddress, Health]) -> None:
-        for known in (self._asked_at, self._tokens):
+        for known in (self._asked_at, self._connected_at, self._tokens):
             for backend in known.keys() - healths.keys():
                 del known[backend]
