@@ -32,7 +32,9 @@ MOST_SERVERS = 64
 """As many as backends.yaml may hold: the descriptors, threads and shared memory of both units are
 made for them, and a name may bring any number."""
 
-_CONNECT_TIMEOUTS = tuple(timedelta(milliseconds=ms) for ms in (250, 500, 1000))
+_CONNECT_TIMEOUTS = tuple(timedelta(milliseconds=ms) for ms in (250, 500, 1000, 2000, 3000))
+"""The longest leaves time for a second server within the 5 s of proxy_next_upstream_timeout."""
+LONGEST_CONNECT_TIMEOUT = _CONNECT_TIMEOUTS[-1]
 _RTT_FACTOR = 2.5
 """A connect takes one round trip; the rest is for a busy host."""
 _CLEARLY = 0.8
@@ -102,7 +104,7 @@ def desire(
 
 
 def connect_timeout_for(rtt: float | None, before: timedelta) -> timedelta:
-    """Return how long nginx waits for one server, given the slowest round trip in seconds.
+    """Return how long nginx waits for one server, given the slowest connect of late in seconds.
 
     Short, because a client waits with it; in steps, and down only to one that is clearly enough,
     because each change is a reload (docs/decisions/0004-timeouts.md). A round trip that is not

@@ -37,14 +37,23 @@ class NameAnswered:
     error: str
 
 
+class Timing(Enum):
+    """When a look was told of, by how long it had been under way."""
+
+    IN_TIME = "it has ended, within its time or with its time"
+    EARLY = "it takes longer than usual, but its time is not over"
+    OVERDUE = "it was given up as failed, and then came an answer"
+
+
 @dataclass(frozen=True)
 class Probed:
-    """A probe has looked at a backend."""
+    """A probe has looked at a backend; one look may be told of up to three times."""
 
     backend: SocketAddress
     seen: Observation
     began: float
     """When it began to look, in seconds of the steady clock."""
+    timing: Timing = Timing.IN_TIME
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class NginxComplained:
     """nginx has met an error at a backend."""
 
     backend: SocketAddress
+    timed_out: bool = False
+    """Whether it has waited for as long as it is told to."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,11 @@ class SessionsWait:
     """Sessions to these backends have waited for an answer for longer than usual."""
 
     backends: FrozenSet[SocketAddress]
+
+
+@dataclass(frozen=True)
+class NginxIsFull:
+    """nginx says that something is used up, and turns new clients away."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ Event = Union[
     NginxComplained,
     SessionsWait,
     NginxEnded,
+    NginxIsFull,
     ReloadRequested,
     StopRequested,
 ]

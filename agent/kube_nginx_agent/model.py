@@ -97,6 +97,8 @@ class HealthCheck:
     """``None``: the cluster's usual places; ``"none"``: certificates are not to be checked."""
     server_name: str | None = None
     """What a TLS handshake asks for (SNI), where apiservers stand behind a router by name."""
+    cut_after: timedelta = timedelta(milliseconds=2200)
+    """How long a backend must have been silent before its sessions are ended."""
 
 
 @dataclass(frozen=True)

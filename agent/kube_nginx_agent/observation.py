@@ -61,3 +61,17 @@ class Observation:
     detail: str = ""
     rtt: float | None = None
     is_fresh: bool = True
+    """Whether a whole new connection was made for it: a kept one proves only the past."""
+
+
+@dataclass(frozen=True)
+class Conviction:
+    """Why the sessions to a backend may be ended, unless one of them shows that it lives.
+
+    ``since`` is when its silence began, in seconds of the steady clock; ``needs_data`` says that
+    only data counts as life, for the kernel of a frozen process goes on acknowledging.
+    """
+
+    since: float
+    needs_data: bool
+    why: str

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from kube_nginx_agent.config.addresses import parse_address
-from kube_nginx_agent.health.machine import Health, State, Streak
-from kube_nginx_agent.health.monitor import Monitor
-from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.notices import kinds
-from kube_nginx_agent.notices.problems import Problems
-from kube_nginx_agent.observation import Result
-from kube_nginx_agent.sessions.cutting import Cutter
+from kube_nginx_agent.observation import Conviction
+from kube_nginx_agent.sessions import cut_helper, cutting, session_watch
+from kube_nginx_agent.sessions.cutting import Cutter, shut_down_all
+from kube_nginx_agent.sessions.ownership import Ownership
 from kube_nginx_agent.sessions.session_watch import SessionWatch
+from kube_nginx_agent.sessions.table import Session
 from support.apiserver import StandIn
 from support.process import wait_until
 
@@ -35,9 +35,8 @@ def may_destroy() -> bool:
     return bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
 
 
-pytestmark = pytest.mark.skipif(not may_destroy(), reason="SOCK_DESTROY needs CAP_NET_ADMIN")
+needs_rights = pytest.mark.skipif(not may_destroy(), reason="SOCK_DESTROY needs CAP_NET_ADMIN")
 
-GRACE = 20.0
 CLIENT = """
 import socket, sys
 host, port = sys.argv[1].rsplit(":", 1)
@@ -50,34 +49,50 @@ except OSError:
 """
 
 
+class Client:
+    """Stands in for nginx's worker: a process of its own with one connection."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    @property
+    def is_ended(self) -> bool:
+        return self._process.poll() is not None
+
+
 @contextmanager
-def session_to(address: SocketAddress) -> Iterator[subprocess.Popen[str]]:
-    """Stand in for nginx's worker: a process of its own with one connection."""
+def session_to(address: SocketAddress) -> Iterator[Client]:
     command = [sys.executable, "-c", CLIENT, str(address)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == "open\n"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
         try:
-            yield client
+            yield Client(process)
         finally:
-            client.kill()
+            process.kill()
 
 
 class Bench:
-    """A Severer with a Monitor whose healths the test sets."""
+    """A Severer over the kernel's table; ``pids`` are those of what it takes for nginx."""
 
-    def __init__(self) -> None:
+    def __init__(self, *clients: Client) -> None:
         self.said: list[kinds.Kind] = []
-        sink: Any = lambda kind, _message, _fields: self.said.append(kind)  # noqa: E731
-        problems = Problems(sink, time.time)
-        watch = SessionWatch(os.getuid(), lambda _event: None)
-        self.monitor = Monitor(Prober(lambda _event: None, "node"), watch, sink, problems)
-        cutter = Cutter(Path("/nonexistent"))
-        self.severer = Severer(self.monitor, watch, cutter, GRACE, sink, problems)
+        self.posted: list[Any] = []
+        self.pids = {client.pid for client in clients}
+        self.watch = SessionWatch(lambda: frozenset(self.pids), self.posted.append)
+        self.severer = Severer(
+            self.watch,
+            Cutter(Path("/nonexistent")),
+            lambda kind, _message, _fields: self.said.append(kind),
+            removal_grace=20.0,
+        )
 
-
-def is_ended(client: subprocess.Popen[str]) -> bool:
-    return client.poll() is not None
+    def sever_now(self, *backends: SocketAddress) -> None:
+        """Sever with these convicted, of which nothing was heard since now."""
+        now = time.monotonic()
+        convictions = {b: Conviction(now + 1, needs_data=False, why="silence") for b in backends}
+        self.severer.sever(now, convictions)
 
 
 @pytest.fixture
@@ -86,68 +101,262 @@ def apis(certs: Path) -> Iterator[list[SocketAddress]]:
         yield [parse_address(str(api.address)) for api in (one, two)]
 
 
-def test_removed_backend_keeps_its_sessions_for_its_grace_and_no_longer(
-    apis: list[SocketAddress],
-) -> None:
-    bench = Bench()
-    bench.severer.want(apis, 100.0)
-    with session_to(apis[0]) as removed, session_to(apis[1]) as kept:
-        bench.severer.want(apis[1:], 100.0)
+# What is ended
 
-        bench.severer.sever(100.0 + GRACE - 1)
-        assert not is_ended(removed)
-        assert bench.severer.due == 100.0 + GRACE
 
-        bench.severer.sever(100.0 + GRACE)
-        wait_until(lambda: is_ended(removed), 5, "the removed backend's session to end")
-        assert not is_ended(kept)
+@needs_rights
+def test_convicted_backend_loses_its_sessions_and_no_other_does(apis: list[SocketAddress]) -> None:
+    with session_to(apis[0]) as victim, session_to(apis[1]) as spared:
+        bench = Bench(victim, spared)
+        bench.severer.want(apis, time.monotonic())
+
+        bench.sever_now(apis[0])
+
+        wait_until(lambda: victim.is_ended, 5, "the session to end")
+        assert not spared.is_ended
     assert bench.severer.ended == {apis[0]: 1}
     assert bench.said == [kinds.SESSIONS_CUT]
 
 
-def test_backend_that_comes_back_within_its_grace_keeps_its_sessions(
+@needs_rights
+def test_session_of_another_process_of_the_same_user_is_left_alone(
     apis: list[SocketAddress],
 ) -> None:
-    bench = Bench()
-    bench.severer.want(apis, 100.0)
-    with session_to(apis[0]) as client:
-        bench.severer.want(apis[1:], 100.0)
-        bench.severer.want(apis, 101.0)
+    with session_to(apis[0]) as nginx, session_to(apis[0]) as stranger:
+        bench = Bench(nginx)
+        bench.severer.want(apis, time.monotonic())
 
-        bench.severer.sever(100.0 + GRACE + 1)
+        bench.sever_now(apis[0])
 
-        assert not is_ended(client)
-        assert bench.severer.counts() == {apis[0]: 1}
+        wait_until(lambda: nginx.is_ended, 5, "nginx's session to end")
+        assert not stranger.is_ended
 
 
-@pytest.mark.parametrize(("cause", "ends"), [(Result.UNREACHABLE, True), (Result.REFUSED, False)])
-def test_down_backend_loses_its_sessions_only_if_they_hang(
-    apis: list[SocketAddress], cause: Result, ends: bool
+@needs_rights
+def test_removed_backend_loses_its_sessions_after_its_grace(apis: list[SocketAddress]) -> None:
+    with session_to(apis[0]) as removed, session_to(apis[1]) as kept:
+        bench = Bench(removed, kept)
+        began = time.monotonic()
+        bench.severer.want(apis, began)
+        bench.severer.want(apis[1:], began)
+
+        bench.severer.sever(began + 19, {})
+        assert not removed.is_ended
+
+        bench.severer.sever(began + 20, {})
+        wait_until(lambda: removed.is_ended, 5, "the removed backend's session to end")
+        assert not kept.is_ended
+
+
+def test_cut_without_any_right_says_what_is_missing(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench()
-    bench.severer.want(apis, 100.0)
-    failed = Health(state=State.DOWN, tcp=Streak(last=cause, fails=2, has_failed=True))
-    with session_to(apis[0]) as client, session_to(apis[1]) as other:
-        bench.monitor.healths = {apis[0]: failed, apis[1]: Health(state=State.UP)}
+    def refuse(*_args: object) -> int:
+        raise PermissionError(1, "Operation not permitted")
 
-        def sever() -> bool:
-            bench.severer.sever(time.monotonic())
-            return is_ended(client)
-
-        if ends:
-            wait_until(sever, 5, "the session to end, once nothing was heard for a while")
-        else:
-            assert not sever()
-        assert not is_ended(other)
-
-
-def test_sessions_are_left_alone_while_no_backend_passes(apis: list[SocketAddress]) -> None:
-    bench = Bench()
-    bench.severer.want(apis, 100.0)
-    failed = Health(state=State.DOWN, readyz=Streak(last=Result.SILENT, fails=2, has_failed=True))
+    monkeypatch.setattr(cutting, "_destroy", refuse)
+    monkeypatch.setattr(cutting, "shut_down_all", refuse)
     with session_to(apis[0]) as client:
-        bench.monitor.healths = dict.fromkeys(apis, failed)
+        bench = Bench(client)
+        bench.severer.want(apis, time.monotonic())
+        bench.sever_now(apis[0])
 
-        bench.severer.sever(time.monotonic())
+        (problem,) = bench.severer.problems()
+        assert "Operation not permitted" in str(problem.error)
+        assert not client.is_ended
 
-        assert not is_ended(client)
+
+# pidfd_getfd
+
+
+def sessions_of(client: Client, *backends: SocketAddress) -> list[Session]:
+    bench = Bench(client)
+    bench.watch.want(backends)
+    return bench.watch.look()
+
+
+def test_copy_of_a_descriptor_ends_the_session(apis: list[SocketAddress]) -> None:
+    with session_to(apis[0]) as client:
+        try:
+            assert shut_down_all(sessions_of(client, apis[0])) == 1
+        except PermissionError:
+            pytest.skip("Yama refuses it")
+        wait_until(lambda: client.is_ended, 5, "the session to end")
+
+
+def test_process_that_vanishes_midway_ends_nothing_and_leaks_nothing(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session_to(apis[0]) as client:
+        found = sessions_of(client, apis[0])
+    monkeypatch.setattr(cutting, "processes_holding", lambda _inodes: [client.pid])
+    before = len(os.listdir("/proc/self/fd"))
+
+    assert shut_down_all(found) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_descriptor_that_is_anothers_by_now_is_left_alone(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session_to(apis[0]) as client, session_to(apis[1]) as gone:
+        (old,) = sessions_of(gone, apis[1])
+        stale = [(3, f"socket:[{old.inode}]")]  # where it was; the number is the other's
+        monkeypatch.setattr(cutting, "processes_holding", lambda _inodes: [client.pid])
+        monkeypatch.setattr(cutting, "open_files_of", lambda _pid: stale)
+        with suppress(PermissionError):
+            assert shut_down_all([old]) == 0
+        assert not client.is_ended
+
+
+# The helper
+
+
+def ask_helper(message: str) -> str:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.send(message.encode())
+        ours.shutdown(socket.SHUT_WR)
+        cut_helper.serve(theirs)
+        return ours.recv(100).decode()
+
+
+@needs_rights
+def test_helper_ends_the_session_that_it_is_given(apis: list[SocketAddress]) -> None:
+    with session_to(apis[0]) as client, session_to(apis[0]) as other:
+        (session,) = sessions_of(client, apis[0])
+
+        assert ask_helper(f"{apis[0]} {session.inode}") == "1"
+        wait_until(lambda: client.is_ended, 5, "the session to end")
+        assert not other.is_ended
+
+
+@needs_rights
+def test_helper_ends_nothing_outside_nginx_s_unit(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session_to(apis[0]) as client, session_to(apis[0]) as stranger:
+        cgroups = {
+            os.getpid(): "/system.slice/kube-nginx-cut.service",
+            client.pid: "/system.slice/kube-nginx.service",
+            stranger.pid: "/system.slice/kube-nginx.service.d/other.service",
+        }
+        monkeypatch.setattr(cut_helper, "_cgroup", lambda pid: cgroups.get(pid, "/"))
+        (session,) = sessions_of(client, apis[0])
+        (other,) = sessions_of(stranger, apis[0])
+
+        assert ask_helper(f"{apis[0]} {session.inode} {other.inode}") == "1"
+        wait_until(lambda: client.is_ended, 5, "the session to end")
+        assert not stranger.is_ended
+
+
+def test_helper_does_not_take_nonsense() -> None:
+    assert ask_helper("192.0.2.1:6443 all").startswith("not understood")
+
+
+# The watch
+
+
+def test_session_says_what_is_outstanding(apis: list[SocketAddress]) -> None:
+    with session_to(apis[0]) as client:
+        (session,) = sessions_of(client, apis[0])
+
+    assert session.backend == apis[0]
+    assert session.local.ip == apis[0].ip
+    assert not session.is_connecting
+    assert session.unacknowledged == 0
+    assert session.heard_ago < 5.0
+
+
+def test_refused_sock_diag_is_said_and_ends_when_it_is_allowed(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> socket.socket:
+        raise PermissionError(1, "Operation not permitted")
+
+    with session_to(apis[0]) as client:
+        bench = Bench(client)
+        bench.watch.want(apis)
+        with monkeypatch.context() as patch:
+            patch.setattr(session_watch, "diag_socket", refuse)
+            assert bench.watch.look() == []
+            (problem,) = bench.watch.problems()
+            assert "the kernel refuses sock_diag" in str(problem.error)
+
+        assert len(bench.watch.look()) == 1
+        assert bench.watch.problems() == []
+
+
+def test_watch_survives_what_nobody_foresaw(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_watch, "QUIET_INTERVAL", 0.01)
+    with session_to(apis[0]) as client:
+        bench = Bench(client)
+        bench.watch.want(apis)
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.watch, "_tell", lambda _waiting: 1 / 0)
+            bench.watch.start()
+            wait_until(lambda: bench.watch.problems() != [], 5, "the mistake to be said")
+            assert "ZeroDivisionError" in str(bench.watch.problems()[0].error)
+        wait_until(lambda: bench.watch.problems() == [], 5, "the watch to go on")
+
+
+def test_sessions_to_a_backend_of_an_earlier_list_are_found(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A stand-in has an ephemeral port, which no apiserver has.
+    monkeypatch.setattr(session_watch, "is_upstream", lambda entry, *_: entry.remote == apis[0])
+    with session_to(apis[0]) as client:
+        bench = Bench(client)
+        bench.watch.want([apis[1]], [parse_address("127.0.0.1:8443")])
+        assert bench.watch.look() == []
+
+        bench.watch._survey()
+
+        assert [session.backend for session in bench.watch.look()] == [apis[0]]
+
+
+def test_whose_a_socket_is_is_asked_once(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    ask: Callable[..., dict[bytes, bool]] = Ownership._ask
+
+    def count(self: Ownership, *args: Any) -> dict[bytes, bool]:
+        asked.append(1)
+        return ask(self, *args)
+
+    monkeypatch.setattr(Ownership, "_ask", count)
+    with session_to(apis[0]) as client, session_to(apis[0]) as stranger:
+        bench = Bench(client)
+        bench.watch.want(apis)
+        assert len(bench.watch.look()) == 1
+        assert len(bench.watch.look()) == 1
+        assert len(asked) == 1
+
+        bench.pids = {client.pid, stranger.pid}
+        assert len(bench.watch.look()) == 2
+
+
+def test_closed_processes_are_said(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kube_nginx_agent.sessions.ownership.open_files_of", lambda _pid: iter(()))
+    monkeypatch.setattr("kube_nginx_agent.sessions.ownership.cgroup_id", lambda _pid: 1)
+    with session_to(apis[0]) as client:
+        bench = Bench(client)
+        bench.watch.want(apis)
+
+        assert bench.watch.look() == []
+        assert "can't be told" in str(bench.watch.problems()[0].error)
+
+
+def test_process_that_has_ended_is_not_closed(apis: list[SocketAddress]) -> None:
+    with session_to(apis[0]) as client, session_to(apis[1]) as other:
+        bench = Bench(client, other)
+        bench.watch.want(apis)
+        bench.pids = {client.pid, 2**22 - 1}
+
+        assert [session.backend for session in bench.watch.look()] == [apis[0]]
+        assert bench.watch.problems() == []

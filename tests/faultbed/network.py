@@ -147,6 +147,19 @@ class Network(Closing):
             yield
 
     @contextmanager
+    def losing_syns(self, host: Host) -> Iterator[None]:
+        """Drop what opens connections to a host, as a full accept queue or conntrack table does."""
+        rule = f'oifname "{host.port}" tcp flags & (syn | ack) == syn drop'
+        with self._filter(host, [f"ether type ip {rule}"]):
+            yield
+
+    @contextmanager
+    def losing_large(self, host: Host) -> Iterator[None]:
+        """Drop the large packets that a host sends, as behind a hole of the path's MTU."""
+        with self._filter(host, [f'iifname "{host.port}" meta protocol ip ip length > 500 drop']):
+            yield
+
+    @contextmanager
     def rejecting(self, host: Host) -> Iterator[None]:
         """Have a host's firewall answer new and old connections with an ICMP prohibition."""
         rule = "meta l4proto tcp reject with icmp type admin-prohibited"

@@ -36,14 +36,19 @@ TARGETS: dict[tuple[str, str], float] = {
     ("killed", "failed"): 0,
     ("silent", "bad"): 1,
     ("silent", "steady"): 1.5,
-    ("silent", "stall"): 2.0,
+    ("silent", "stall"): 2.5,
     ("frozen", "steady"): 2.0,
-    ("frozen", "stall"): 2.5,
+    ("frozen", "stall"): 3.5,
     ("unready", "unready"): 0,
     ("rolling-restart", "bad"): 0,
     ("all-down", "late"): 0,
 }
 """The most that this agent may have; a missing one stands for no promise."""
+_HARMLESS = {
+    *("hung", "slow", "slow-checks", "network-blink", "network-away", "syns-lost"),
+    *("all-syns-lost", "paused", "blinked", "half-dead", "mtu-hole", "unready"),
+}
+"""The faults in which a session that would go on is not to be ended."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Run:
 
 def target(fault: str, figure: str) -> Optional[float]:
     """Return the most that this agent may have; healthy sessions are never to be cut."""
-    return 0 if figure == "healthy_cut" else TARGETS.get((fault, figure))
+    is_harm = figure == "healthy_cut" or (figure == "working_cut" and fault in _HARMLESS)
+    return 0 if is_harm else TARGETS.get((fault, figure))
 
 
 def missed(runs: Sequence[Run]) -> list[str]:

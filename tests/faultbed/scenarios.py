@@ -11,6 +11,7 @@ from faultbed.stage import Apiserver, Stage
 
 LATENCY = 0.8  # seconds
 _STOP_SECONDS = 10.0
+_FOREVER = 3600.0
 
 
 def killed(stage: Stage, hold: float = 8.0, after: float = 7.0) -> None:
@@ -129,6 +130,83 @@ def one_slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     stage.rest(after)
 
 
+def hung(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
+    """Every answer of all takes 2 s, and /readyz then says 500, as when a shared etcd hangs."""
+    fault = _all(_faulty(one, latency=2.0, readyz=500) for one in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def slow_checks(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
+    """/readyz of all takes 1.5 s, and all else works."""
+    fault = _all(_faulty(one, latency=1.5, path="/readyz") for one in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def network_away(stage: Stage, hold: float = 12.0, after: float = 12.0) -> None:
+    """The node's own network is away for a while; TCP outlives it."""
+    fault = _all(stage.network.silent(apiserver.host) for apiserver in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def network_blink(stage: Stage) -> None:
+    """The node's own network is away for 3 s."""
+    network_away(stage, hold=3.0, after=8.0)
+
+
+def syns_lost(stage: Stage, hold: float = 10.0, after: float = 4.0) -> None:
+    """New connections to one host are lost, and its open ones are well."""
+    with stage.trouble(
+        stage.victim, fault=stage.network.losing_syns(stage.victim.host), serves=True
+    ):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def all_syns_lost(stage: Stage, hold: float = 8.0, after: float = 6.0) -> None:
+    """New connections to all hosts are lost, and the open ones are well."""
+    fault = _all(stage.network.losing_syns(apiserver.host) for apiserver in stage.apiservers)
+    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def paused(stage: Stage, hold: float = 2.0, after: float = 6.0) -> None:
+    """One apiserver stands still for 2 s, as its virtual machine is moved."""
+    with stage.trouble(stage.victim, fault=_frozen(stage.victim), serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def blinked(stage: Stage, hold: float = 2.0, after: float = 8.0) -> None:
+    """Packets to and from one host are dropped for 2 s."""
+    with stage.trouble(stage.victim, fault=stage.network.silent(stage.victim.host), serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def half_dead(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
+    """One apiserver answers nobody new, /readyz included, while its open watches tick on."""
+    fault = _faulty(stage.victim, latency=_FOREVER)
+    with stage.trouble(stage.victim, fault=fault, serves=True):
+        stage.rest(hold)
+    stage.rest(after)
+
+
+def mtu_hole(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
+    """Large packets from one host are lost: no handshake with it ends, its watches tick on."""
+    with stage.trouble(
+        stage.victim, fault=stage.network.losing_large(stage.victim.host), serves=True
+    ):
+        stage.rest(hold)
+    stage.rest(after)
+
+
 def edited(stage: Stage, between: float = 5.0, after: float = 5.0) -> None:
     """A fourth apiserver is added to the list, and later one of the three is removed."""
     grown = [*stage.apiservers, stage.spare]
@@ -160,6 +238,8 @@ class Fault:
 
 _DEAD = ("failed", "bad", "steady", "stall", "healthy_cut", "share")
 _ALIVE = ("failed", "bad", "stall", "healthy_cut", "working_cut")
+_NO_HARM = ("healthy_cut", "working_cut", "late")
+"""What is shared, or soon over, is nobody's fault."""
 
 FAULTS: tuple[Fault, ...] = (
     Fault(killed, _DEAD),
@@ -172,6 +252,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault(all_down, ("late", "back", "watches_back")),
     Fault(slow, ("failed", "healthy_cut", "working_cut")),
     Fault(edited, ("failed", "bad", "added", "removed", "healthy_cut")),
+    Fault(hung, _NO_HARM),
+    Fault(slow_checks, ("failed", *_NO_HARM)),
+    Fault(network_blink, _NO_HARM),
+    Fault(network_away, _NO_HARM),
+    Fault(syns_lost, _ALIVE),
+    Fault(all_syns_lost, _NO_HARM),
+    Fault(paused, _ALIVE),
+    Fault(blinked, _ALIVE),
+    Fault(half_dead, ("failed", "unready", "healthy_cut", "working_cut")),
+    Fault(mtu_hole, ("failed", "unready", "healthy_cut", "working_cut")),
     Fault(one_slow, ("failed", "bad", "healthy_cut", "working_cut"), is_extra=True),
     Fault(unplugged, _DEAD, is_extra=True),
     Fault(rejected, _DEAD, is_extra=True),

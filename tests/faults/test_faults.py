@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
+import pytest
+
 from faultbed import scenarios
 from faultbed.stage import Stage
 from faults.conftest import Play
@@ -120,6 +124,49 @@ def test_node_without_network_says_so_and_works_as_soon_as_it_returns(play: Play
     assert "this node's own network" in seen.log
     assert seen.course.left_out == set()
     assert seen.figures.watches_back is not None
+
+
+# First, do no harm: what is shared, or soon over, is nobody's fault.
+
+
+@pytest.mark.parametrize(
+    ("scenario", "hold"),
+    [
+        (scenarios.hung, 9.0),
+        (scenarios.slow_checks, 7.0),
+        (scenarios.network_away, 3.0),
+        (scenarios.network_away, 8.0),
+        (scenarios.all_syns_lost, 6.0),
+    ],
+)
+def test_what_all_share_cuts_nobody_and_leaves_nobody_out(
+    play: Play, scenario: Callable[..., None], hold: float
+) -> None:
+    seen = play(scenario, hold=hold, after=4.0)
+
+    assert seen.figures.working_cut == 0
+    assert seen.figures.healthy_cut == 0
+    assert seen.course.left_out == set()
+
+
+@pytest.mark.parametrize("scenario", [scenarios.paused, scenarios.blinked])
+def test_pause_of_two_seconds_cuts_nobody(play: Play, scenario: Callable[..., None]) -> None:
+    seen = play(scenario, hold=2.0, after=5.0)
+
+    assert seen.figures.working_cut == 0
+    assert seen.figures.healthy_cut == 0
+
+
+@pytest.mark.parametrize("scenario", [scenarios.half_dead, scenarios.syns_lost, scenarios.mtu_hole])
+def test_one_that_turns_new_clients_away_is_left_and_keeps_its_watches(
+    play: Play, scenario: Callable[..., None]
+) -> None:
+    seen = play(scenario, hold=8.0, after=0.0)
+
+    assert seen.course.left_out == {seen.address}
+    assert seen.figures.unready == 0
+    assert seen.figures.working_cut == 0
+    assert seen.figures.healthy_cut == 0
 
 
 def test_edited_list_costs_no_request(play: Play) -> None:

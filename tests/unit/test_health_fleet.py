@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.desired import connect_timeout_for
 from kube_nginx_agent.health import fleet
-from kube_nginx_agent.health.machine import Health, State, Streak
-from kube_nginx_agent.health.nginx_errors import backend_in_trouble
+from kube_nginx_agent.health.evidence import out_of_use
+from kube_nginx_agent.health.machine import Health, State
+from kube_nginx_agent.health.nginx_errors import trouble
+from kube_nginx_agent.health.streak import Streak
+from kube_nginx_agent.inbox import NginxComplained
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.observation import Result
 
@@ -21,33 +24,40 @@ A, B, C = (parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3))
 
 
 def with_state(state: State, cause: Result | None = None) -> Health:
-    failed = Streak(last=cause, fails=2, has_failed=True) if cause else Streak()
-    return Health(state=state, tcp=failed)
+    failed = Streak(last=cause, fails=2, full=2, has_failed=True) if cause else Streak()
+    return Health(state=state, tcp=failed, fault_began=10.0, answered_began=11.0)
 
 
 UP = with_state(State.UP)
 REFUSED = with_state(State.DOWN, Result.REFUSED)
 SILENT = with_state(State.DOWN, Result.TIMEOUT)
+RED = with_state(State.DRAINING, Result.NOT_READY)
 
 
 def test_failing_backend_is_out_while_another_passes() -> None:
-    assert fleet.out_of_use({A: UP, B: REFUSED, C: UP}) == {B}
+    assert out_of_use({A: UP, B: REFUSED, C: UP}) == {B}
 
 
-def test_all_stay_in_when_none_passes() -> None:
-    healths = {A: REFUSED, B: SILENT, C: with_state(State.DRAINING)}
+@pytest.mark.parametrize(
+    ("healths", "out"),
+    [
+        ({A: UP, B: RED, C: REFUSED}, {B, C}),
+        ({A: RED, B: REFUSED, C: SILENT}, {B, C}),
+        ({A: REFUSED, B: SILENT, C: SILENT}, {B, C}),
+        ({A: SILENT, B: SILENT, C: SILENT}, set()),
+        ({A: REFUSED, B: Health(), C: SILENT}, {C}),
+    ],
+)
+def test_best_grade_that_is_not_empty_takes_connections(
+    healths: dict[SocketAddress, Health], out: set[SocketAddress]
+) -> None:
+    assert out_of_use(healths) == out
 
-    assert fleet.outlook(healths) is fleet.Outlook.NONE
-    assert fleet.out_of_use(healths) == frozenset()
 
+def test_nobody_is_left_out_before_another_has_answered_since() -> None:
+    earlier = replace(UP, answered_began=9.0)
 
-def test_sessions_are_left_alone_when_none_passes() -> None:
-    assert fleet.stuck({A: SILENT, B: SILENT}) == frozenset()
-    assert fleet.stuck({A: SILENT, B: UP}) == {A}
-
-
-def test_refused_backend_keeps_its_sessions() -> None:
-    assert fleet.stuck({A: REFUSED, B: UP}) == frozenset()
+    assert out_of_use({A: earlier, B: SILENT}) == frozenset()
 
 
 def test_empty_list_is_no_outage() -> None:
@@ -73,7 +83,7 @@ def test_own_network_is_told_from_dead_apiservers(
 def test_somebody_always_takes_connections(states: list[State]) -> None:
     healths = {parse_address(f"10.0.0.{n}:6443"): with_state(s) for n, s in enumerate(states)}
 
-    assert fleet.out_of_use(healths) < healths.keys()
+    assert out_of_use(healths) < healths.keys()
 
 
 def ms(duration: int) -> timedelta:
@@ -87,7 +97,8 @@ def ms(duration: int) -> timedelta:
         (0.0005, ms(250), ms(250)),
         (0.150, ms(250), ms(500)),
         (0.300, ms(250), ms(1000)),
-        (5.0, ms(250), ms(1000)),
+        (0.500, ms(250), ms(2000)),
+        (5.0, ms(250), ms(3000)),
         (0.095, ms(500), ms(500)),
         (0.050, ms(500), ms(250)),
         (0.190, ms(1000), ms(1000)),
@@ -103,7 +114,7 @@ def test_connect_timeout_follows_the_slowest_round_trip_in_steps(
 def test_slowest_backend_counts() -> None:
     healths = {A: replace(UP, rtt=0.001), B: replace(UP, rtt=0.2), C: UP}
 
-    assert fleet.slowest(healths) == 0.2
+    assert fleet.slowest_connect(healths) == 0.2
 
 
 TAIL = (
@@ -113,12 +124,14 @@ TAIL = (
 
 
 @pytest.mark.parametrize(
-    ("message", "backend"),
+    ("message", "complaint"),
     [
-        ("*1 connect() failed (111: Connection refused) while connecting to upstream" + TAIL, B),
-        ("*1 upstream timed out (110: Operation timed out) while connecting to upstream" + TAIL, B),
+        ("*1 connect() failed (111: Connection refused) while connecting to upstream" + TAIL,
+         NginxComplained(B)),
+        ("*1 upstream timed out (110: Operation timed out) while connecting to upstream" + TAIL,
+         NginxComplained(B, timed_out=True)),
         ("*1 connect() to 10.0.0.2:6443 failed (101: Network is unreachable) while connecting to "
-         "upstream" + TAIL, B),
+         "upstream" + TAIL, NginxComplained(B)),
         ("*1 recv() failed (104: Connection reset by peer) while proxying connection" + TAIL, None),
         ("*1 no live upstreams while connecting to upstream" + TAIL.replace("10.0.0.2:6443", "x"),
          None),
@@ -126,6 +139,6 @@ TAIL = (
     ],
 )  # fmt: skip
 def test_nginx_names_the_backend_that_it_could_not_connect_to(
-    message: str, backend: SocketAddress | None
+    message: str, complaint: NginxComplained | None
 ) -> None:
-    assert backend_in_trouble(message) == backend
+    assert trouble(message) == complaint

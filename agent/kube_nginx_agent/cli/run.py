@@ -6,15 +6,16 @@ import argparse
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.health.monitor import Monitor
-from kube_nginx_agent.health.nginx_errors import backend_in_trouble
+from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
+from kube_nginx_agent.health.nginx_errors import trouble
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
-from kube_nginx_agent.inbox import Inbox, NginxComplained
+from kube_nginx_agent.inbox import Inbox, NginxIsFull
 from kube_nginx_agent.intake.file_watch import Watch
 from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.loop.agent import Agent, Fleet, Inputs, Voice
@@ -22,6 +23,7 @@ from kube_nginx_agent.loop.signals import post_signals
 from kube_nginx_agent.loop.threads import say_dead_threads
 from kube_nginx_agent.nginx.apply import Applier
 from kube_nginx_agent.nginx.binary import Nginx
+from kube_nginx_agent.nginx.capacity import Capacity, used_up
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
 from kube_nginx_agent.nginx.process import identify
@@ -83,8 +85,8 @@ def execute(chosen: argparse.Namespace) -> int:
         _make_run_dir(paths)
         nginx = Nginx(paths.nginx)
         supervisor: Supervisor = Standalone(nginx, paths) if chosen.standalone else Attached(paths)
-        inbox = Inbox()
-        log = LogReader(paths.log_socket, lambda message: _hear(inbox, sink, message))
+        inbox, capacity = Inbox(), Capacity()
+        log = LogReader(paths.log_socket, partial(_hear, inbox, sink, capacity))
         run_folder = RunFolder(paths, log, supervisor.worker_uid(), str(identify(os.getpid())))
         run_folder.open()
     except AgentError as error:
@@ -92,7 +94,7 @@ def execute(chosen: argparse.Namespace) -> int:
         return 1
     post_signals(inbox)
     say_dead_threads(sink)
-    code = _assemble(paths, nginx, supervisor, inbox, log, run_folder, sink).run()
+    code = _assemble(paths, nginx, supervisor, inbox, log, run_folder, sink, capacity).run()
     wait_again()
     supervisor.stop()
     run_folder.clean()
@@ -115,6 +117,7 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     log: LogReader,
     run_folder: RunFolder,
     sink: Sink,
+    capacity: Capacity,
 ) -> Agent:
     node = look_at_node()
     problems = Problems(sink, time.time)
@@ -122,28 +125,33 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     applier = Applier(paths, nginx, supervisor, log)
     upgrader = Upgrader(nginx, paths)
     data_plane = DataPlane(applier, supervisor, upgrader, sink, reporter.say_alive)
-    sessions = SessionWatch(supervisor.worker_uid(), inbox.post)
+    sessions = SessionWatch(data_plane.pids, inbox.post)
     sessions.start()
-    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink)
+    shared = spread(node, "shared cause", 0.0, SHARED_SPREAD)
+    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink, shared)
     grace = spread(node, "removal grace", *_REMOVAL_GRACE)
-    severer = Severer(monitor, sessions, Cutter(paths.cut_socket), grace, sink)
+    severer = Severer(sessions, Cutter(paths.cut_socket), sink, removal_grace=grace)
     files = (paths.config, paths.live, paths.pid_file, paths.generation_socket, paths.nginx)
     watch = Watch(files, inbox.post)
     return Agent(
         paths,
         inbox,
         Inputs(Intake(paths, sink, inbox.post), watch, run_folder, look_at_node),
-        Fleet(monitor, severer),
+        Fleet(monitor, severer, sessions),
         data_plane,
+        capacity,
         Voice(sink, problems, reporter),
         is_strict=os.environ.get("KUBE_NGINX_AGENT_STRICT") == "1",
     )
 
 
-def _hear(inbox: Inbox, sink: Sink, message: LogMessage) -> None:
+def _hear(inbox: Inbox, sink: Sink, capacity: Capacity, message: LogMessage) -> None:
     """Take a line of nginx's error log: trouble with a backend, or something worth telling."""
-    backend = backend_in_trouble(message.text)
-    if backend:
-        inbox.post(NginxComplained(backend))
+    complaint = trouble(message.text)
+    if complaint:
+        inbox.post(complaint)
+    elif used_up(message.text):
+        if capacity.hear(message.text, time.monotonic()):
+            inbox.post(NginxIsFull())
     elif message.level in _ALERTS:
         sink(kinds.NGINX_SAYS, f"nginx: {message.text}", {"NGINX_PID": str(message.pid)})

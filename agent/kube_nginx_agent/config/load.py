@@ -215,9 +215,11 @@ class _Reader:
             )
         parts = self._fitting(value, ("health_check",))
         readyz = self._fitting(parts.get("readyz", {}), ("health_check", "readyz"))
-        given = {
+        given: dict[str, Any] = {
             key: readyz.pop(key) for key in ("path", "ca_file", "server_name") if key in readyz
         }
+        if "cut_after" in parts:
+            given["cut_after"] = self._duration(parts["cut_after"], ("health_check", "cut_after"))
         return HealthCheck(
             tcp=self._probe(HealthCheck.tcp, parts.get("tcp", {}), "tcp"),
             readyz=self._probe(HealthCheck.readyz, readyz, "readyz"),

@@ -1,59 +1,82 @@
-"""The loop's view of the backends: takes what was observed, and says what changed."""
+"""The loop's view of the backends: takes what was observed, and says what may be concluded."""
 
 from __future__ import annotations
 
-from typing import Iterable
+import functools
+from typing import Iterable, Mapping, Protocol
 
-from kube_nginx_agent.desired import ALL_WELL, HealthView, connect_timeout_for
+from kube_nginx_agent.desired import (
+    ALL_WELL,
+    LONGEST_CONNECT_TIMEOUT,
+    HealthView,
+    connect_timeout_for,
+)
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.health import fleet
-from kube_nginx_agent.health.machine import Health, State, hint, is_out, observe, reconsider
-from kube_nginx_agent.health.prober import Doubt, Prober
+from kube_nginx_agent.health import evidence, fleet
+from kube_nginx_agent.health.evidence import Case, Lives
+from kube_nginx_agent.health.machine import (
+    Health,
+    State,
+    forget,
+    hint,
+    is_out,
+    observe,
+    reconsider,
+)
+from kube_nginx_agent.health.pace import limits
+from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.trust import Trust
+from kube_nginx_agent.health.wishes import Wishes
 from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
 from kube_nginx_agent.notices.problems import Problem
-from kube_nginx_agent.observation import Layer, Observation, Result
-from kube_nginx_agent.sessions.session_watch import SessionWatch
-from kube_nginx_agent.sessions.table import has_sent
+from kube_nginx_agent.observation import STUCK, Conviction, Layer
 
-_FIRST_LOOK = 0.5
+SHARED_SPREAD = 10.0
+"""Seconds over which the nodes of a cluster end sessions that a shared cause may have hung."""
+
+_FIRST_LOOK = 0.3
 """Seconds that a list with a new backend waits for the first look at it."""
+
+
+class Sessions(Protocol):
+    """Where clients' sessions are seen: a SessionWatch."""
+
+    def lives(self, now: float) -> Lives:
+        """Return when each backend was last heard of on an established session."""
 
 
 class Monitor:
     """Holds the health of every backend of the list."""
 
-    def __init__(
-        self,
-        prober: Prober,
-        sessions: SessionWatch,
-        sink: Sink,
-    ) -> None:
-        """Take the tools; nothing is probed before ``want``."""
+    def __init__(self, prober: Prober, sessions: Sessions, sink: Sink, spread: float) -> None:
+        """Take the tools; nothing is probed before ``want``.
+
+        ``spread`` is this node's own part (s) of SHARED_SPREAD.
+        """
         self.healths: dict[SocketAddress, Health] = {}
-        self.silent_since: dict[SocketAddress, float] = {}
-        """Since when the process of a backend does not answer its probe."""
-        self.connect_timeout = ALL_WELL.connect_timeout
-        """How long nginx should wait for one of them, by their round-trip times."""
         self._check = HealthCheck()
         self._trust: Trust | None = None
         self._prober = prober
         self._sessions = sessions
-        self._new_until = 0.0
         self._sink = sink
-        self._wrong: dict[str, Problem] = {}
+        self._spread = spread
+        self._connect_timeout = ALL_WELL.connect_timeout
+        self._limits = limits(self._check, None, None)
+        self._cases: dict[SocketAddress, Case] = {}
+        self._wishes = Wishes()
+        self._new_until = 0.0
         self._has_list = False
+        self._fleet_hint = ""
 
     def want(self, backends: Iterable[SocketAddress], check: HealthCheck, now: float) -> None:
-        """Watch over these backends from now on."""
+        """Watch over these backends from now on, in this way."""
         wanted = set(backends)
         if check != self._check or self._trust is None:
-            self._check = check
-            self._make_trust()
+            self._take_check(check, now)
         added = wanted - self.healths.keys()
         for backend in added:
             # At the agent's own start all are in until a probe says otherwise.
@@ -62,110 +85,128 @@ class Monitor:
             self._new_until = now + _FIRST_LOOK
         for backend in self.healths.keys() - wanted:
             del self.healths[backend]
-            self._wrong.pop(_about(backend), None)
         self._has_list = self._has_list or bool(wanted)
         self._prober.want(wanted, check, self._make_readyz)
 
+    def take(self, event: Probed | NginxComplained | SessionsWait, now: float) -> None:
+        """Take what somebody has seen."""
+        if isinstance(event, Probed):
+            health = self.healths.get(event.backend)
+            if health:
+                self._change(event.backend, observe(health, event, self._check, now), now)
+        elif isinstance(event, NginxComplained):
+            waited = self._connect_timeout.total_seconds()
+            self._suspect(event.backend, now, now - waited if event.timed_out else now)
+        else:
+            for backend in event.backends:
+                self._suspect(backend, now, None)
+
+    def tick(self, now: float) -> None:
+        """Let time pass, compare the backends with each other, and ask for what is not known."""
+        lives = self._sessions.lives(now) if self._is_anyone_silent() else {}
+        for backend, health in list(self.healths.items()):
+            outdone = evidence.is_outdone(backend, self.healths)
+            life = lives.get(backend)
+            after = reconsider(health, self._check, now, is_outdone=outdone, life=life)
+            self._change(backend, after, now)
+        self._cases = evidence.cases(self.healths, lives, self._check, self._spread)
+        slowest = fleet.slowest_connect(self.healths)
+        self._limits = limits(self._check, slowest, fleet.slowest_answer(self.healths))
+        self._connect_timeout = connect_timeout_for(slowest, self._connect_timeout)
+        # Only sessions that are there can be ended: without them nobody needs to be asked.
+        pressing = {backend: case for backend, case in self._cases.items() if backend in lives}
+        wishes = self._wishes.of(self.healths, pressing, self._check, self._limits, now)
+        self._prober.set_wishes(wishes)
+
     def due(self, now: float) -> float | None:
         """Return when time alone changes something."""
-        dues = [health.due for health in self.healths.values()]
-        if self.is_waiting_for_first_look(now):
-            dues.append(self._new_until)
+        dues = [health.due(now) for health in self.healths.values()]
+        dues += [self._wishes.due(now), self._new_until]
+        for backend, case in self._cases.items():
+            dues += [case.ripe_at, case.ripe_at - evidence.lead(self._early(backend))]
         return min((due for due in dues if due is not None and due > now), default=None)
 
     def view(self) -> HealthView:
-        """Return what the health of the backends means to nginx."""
-        return HealthView(
-            out=fleet.out_of_use(self.healths),
-            none_passes=bool(self.healths) and fleet.outlook(self.healths) is fleet.Outlook.NONE,
-            connect_timeout=self.connect_timeout,
-        )
+        """Return what all of this means to nginx."""
+        none_passes = fleet.outlook(self.healths) is fleet.Outlook.NONE
+        timeout = LONGEST_CONNECT_TIMEOUT if none_passes else self._connect_timeout
+        return HealthView(evidence.out_of_use(self.healths), none_passes, timeout)
+
+    def convictions(self, now: float) -> Mapping[SocketAddress, Conviction]:
+        """Return whose sessions hang, beyond reasonable doubt."""
+        return {
+            backend: case.conviction
+            for backend, case in self._cases.items()
+            if evidence.is_proven(backend, case, self.healths, now, self._early(backend))
+        }
 
     def problems(self) -> Iterable[Problem]:
-        """Yield who is out, and that nobody is left."""
-        yield from self._wrong.values()
+        """Yield what is wrong at present."""
+        for backend, health in self.healths.items():
+            if is_out(health):
+                kind = kinds.BACKEND_DOWN if health.state is State.DOWN else kinds.BACKEND_DRAINING
+                about, fields = f"backend {backend}", _fields(backend, health)
+                yield Problem(about, kind, _reason(backend, health), fields)
+        if self._fleet_hint:
+            what = "no apiserver passes its checks: all stay in, and nginx tries them all"
+            yield Problem("fleet", kinds.ALL_DOWN, AgentError(what, hint=self._fleet_hint))
         if self._trust and self._check.readyz.enabled:
             yield from self._trust.problems()
 
     def is_waiting_for_first_look(self, now: float) -> bool:
         """Tell whether a backend was added whose first look will be there in a moment."""
-        is_new = (h.state is State.NEW and not h.is_trusted for h in self.healths.values())
-        return now < self._new_until and any(is_new)
+        return now < self._new_until and any(
+            health.state is State.NEW and not health.is_trusted and not health.failing_since
+            for health in self.healths.values()
+        )
 
-    def take(self, event: Probed | NginxComplained | SessionsWait, now: float) -> None:
-        """Take what somebody has seen."""
-        if isinstance(event, Probed):
-            self._note(event, now)
-        elif isinstance(event, NginxComplained):
-            self._suspect(event.backend, now)
-        else:
-            for backend in event.backends:
-                self._suspect(backend, now)
+    def _is_anyone_silent(self) -> bool:
+        streaks = [s for health in self.healths.values() for s in (health.tcp, health.readyz)]
+        return any(streak.fails and streak.last in STUCK for streak in streaks)
 
-    def _note(self, probed: Probed, now: float) -> None:
-        health = self.healths.get(probed.backend)
-        if health:
-            seen = self._excuse_slow(probed, now)
-            self._change(probed.backend, observe(health, seen, self._check, now), now)
+    def _early(self, backend: SocketAddress) -> float:
+        connect, answer = self._limits
+        return answer.early if self._cases[backend].conviction.needs_data else connect.early
 
-    def _suspect(self, backend: SocketAddress, now: float) -> None:
+    def _suspect(self, backend: SocketAddress, now: float, silent_since: float | None) -> None:
         health = self.healths.get(backend)
         if health:
-            self._change(backend, hint(health, self._check, now), now)
-
-    def tick(self, now: float) -> None:
-        """Let time pass, and hurry the probes of what is in doubt."""
-        for backend, health in list(self.healths.items()):
-            self._change(backend, reconsider(health, self._check, now), now)
-        rtt = fleet.slowest(self.healths)
-        self.connect_timeout = connect_timeout_for(rtt, self.connect_timeout)
-        doubts = {b: Doubt(h.is_in_doubt, h.rtt) for b, h in self.healths.items()}
-        self._prober.set_doubts(doubts)
-        self._say_outlook()
-
-    def _excuse_slow(self, probed: Probed, now: float) -> Observation:
-        """Take a process that has sent data to somebody meanwhile as slow, not as frozen."""
-        if probed.seen.result is not Result.SILENT:
-            if probed.seen.layer is Layer.READYZ:
-                self.silent_since.pop(probed.backend, None)
-            return probed.seen
-        since = self.silent_since.setdefault(probed.backend, probed.began)
-        if not has_sent(self._sessions.look(), probed.backend, now - since):
-            return probed.seen
-        del self.silent_since[probed.backend]
-        return Observation(probed.seen.layer, Result.ALIVE, "slow")
+            self._change(backend, hint(health, self._check, now, silent_since), now)
 
     def _change(self, backend: SocketAddress, after: Health, now: float) -> None:
         before = self.healths[backend]
         self.healths[backend] = after
-        if is_out(after) and after.state is not before.state:
-            kind = kinds.BACKEND_DOWN if after.state is State.DOWN else kinds.BACKEND_DRAINING
-            reason, fields = _reason(backend, after), _fields(backend, after)
-            self._wrong[_about(backend)] = Problem(_about(backend), kind, reason, fields)
-        elif is_out(before) and not is_out(after):
-            lasted = f"{now - before.since:.1f} s"
-            self._wrong.pop(_about(backend), None)
-            message = f"{backend}: it is up again after {lasted}"
+        if is_out(before) and not is_out(after):
+            message = f"{backend}: it is up again after {now - before.since:.1f} s"
             self._sink(kinds.BACKEND_UP, message, {"BACKEND": str(backend), "STATE": "up"})
-
-    def _say_outlook(self) -> None:
         if fleet.outlook(self.healths) is not fleet.Outlook.NONE:
-            self._wrong.pop("fleet", None)
-            return
-        if "fleet" in self._wrong:
-            return  # Said when it began; on the way back the causes change one by one.
-        network = fleet.is_own_network(self.healths)
-        what = "no apiserver passes its checks: all stay in, and nginx tries them all"
-        hint_ = "look at this node's own network first" if network else "look at the apiservers"
-        error = AgentError(what, hint=hint_)
-        self._wrong["fleet"] = Problem("fleet", kinds.ALL_DOWN, error)
+            self._fleet_hint = ""
+        elif not self._fleet_hint:
+            # Kept until it is over: on the way back the causes change one by one.
+            network = fleet.is_own_network(self.healths)
+            first = "look at this node's own network first"
+            self._fleet_hint = first if network else "look at the apiservers"
+
+    def _take_check(self, check: HealthCheck, now: float) -> None:
+        """Forget what was seen by a probe that asks another question now, or none."""
+        before, self._check = self._check, check
+        if self._trust is None or before.ca_file != check.ca_file:
+            self._make_trust()
+        others = []
+        if before.tcp.enabled != check.tcp.enabled:
+            others.append(Layer.TCP)
+        if _question(before) != _question(check):
+            others.append(Layer.READYZ)
+        for backend, health in list(self.healths.items()):
+            after = functools.reduce(lambda known, layer: forget(known, layer, now), others, health)
+            self._change(backend, reconsider(after, check, now), now)
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)
         if self._check.readyz.enabled and self._trust.is_blind:
             message = (
                 "no CA file of the cluster is known: /readyz is asked without checking "
-                "certificates; health_check.readyz.ca_file names one, or none"
+                "certificates; health_check.readyz.ca_file names one"
             )
             self._sink(kinds.NO_CA, message, {})
 
@@ -175,8 +216,9 @@ class Monitor:
         return ReadyzProbe(backend, check.path, trust.context, check.server_name)
 
 
-def _about(backend: SocketAddress) -> str:
-    return f"backend {backend}"
+def _question(check: HealthCheck) -> tuple[object, ...]:
+    """Return what the readyz probe asks, and whom it believes."""
+    return (check.readyz.enabled, check.path, check.ca_file, check.server_name)
 
 
 def _reason(backend: SocketAddress, health: Health) -> AgentError:

@@ -1,45 +1,29 @@
-"""Asks every backend again and again; each probe in a thread of its own, so that none waits.
+"""Asks every backend again and again, each by threads of its own, so that none waits for another.
 
 The threads only observe and post. What an observation means, and whether a backend is in doubt and
-wants to be asked faster, is decided in the loop.
+wants to be asked faster, is decided in the loop. A look is not cut short when it is late: it is
+told of as late, later as failed, and may still end with an answer, which says how far away the
+backend is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-import threading
-import time
-from dataclasses import dataclass
 from typing import Callable, Iterable, Mapping
 
+from kube_nginx_agent.health.pace import Pace, Wish, limits
 from kube_nginx_agent.health.readyz import ReadyzProbe
+from kube_nginx_agent.health.repeated import Asker, Look, Repeated
 from kube_nginx_agent.inbox import Probed
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.net.tcp import probe_tcp
 from kube_nginx_agent.observation import Layer, Observation
 
-FAST_INTERVAL = 0.2
-"""Seconds between the looks at a backend that is in doubt."""
+MakeReadyz = Callable[[SocketAddress], ReadyzProbe]
 
-_JITTER = 0.2
-"""An interval is up to this part shorter, so that the nodes of a cluster don't ask in step."""
-_QUICK_TCP = 0.25
-"""Seconds; the least time a connect is given. It takes one round trip, answered by the kernel."""
-_QUICK_READYZ = 0.5
-"""The same for an answer to /readyz from a backend in doubt."""
-_RTT_FACTOR = 8.0
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """What the loop thinks of a backend, as far as it matters to its probes."""
-
-    in_doubt: bool = False
-    rtt: float | None = None
-
-
-Look = Callable[[float], Observation]
+EVERY_NTH_IS_FRESH = 5
+"""Of the questions to /readyz; a kept connection proves the past, and clients make new ones."""
 
 
 class Prober:
@@ -49,15 +33,11 @@ class Prober:
         """Take where observations go, and what makes this node's jitter differ from others'."""
         self._post = post
         self._node_id = node_id
-        self._probes: dict[SocketAddress, list[_Repeated]] = {}
+        self._probes: dict[SocketAddress, list[Repeated]] = {}
         self._check: HealthCheck | None = None
-        self._looks: Callable[[SocketAddress], ReadyzProbe] | None = None
 
     def want(
-        self,
-        backends: Iterable[SocketAddress],
-        check: HealthCheck,
-        make_readyz: Callable[[SocketAddress], ReadyzProbe],
+        self, backends: Iterable[SocketAddress], check: HealthCheck, make_readyz: MakeReadyz
     ) -> None:
         """Probe these backends from now on, in this way, and no others."""
         wanted = set(backends)
@@ -68,41 +48,42 @@ class Prober:
         for backend in wanted - self._probes.keys():
             self._probes[backend] = self._start(backend, check, make_readyz)
 
-    def set_doubts(self, doubts: Mapping[SocketAddress, Doubt]) -> None:
+    def set_wishes(self, wishes: Mapping[SocketAddress, Wish]) -> None:
         """Hurry the probes of backends that have come into doubt, and slow down the others."""
-        for backend, doubt in doubts.items():
+        for backend, wish in wishes.items():
             for probe in self._probes.get(backend, ()):
-                probe.set_doubt(doubt)
+                probe.set_wish(wish)
 
     def _start(
-        self,
-        backend: SocketAddress,
-        check: HealthCheck,
-        make_readyz: Callable[[SocketAddress], ReadyzProbe],
-    ) -> list[_Repeated]:
+        self, backend: SocketAddress, check: HealthCheck, make_readyz: MakeReadyz
+    ) -> list[Repeated]:
         started = []
         if check.tcp.enabled:
-            started.append(self._repeat(backend, Layer.TCP, check.tcp, _tcp_look(backend), None))
+            asker: Asker = TcpAsker(backend)
+            started.append(self._repeat(backend, Layer.TCP, check, check.tcp, asker))
         if check.readyz.enabled:
-            probe = make_readyz(backend)
-            started.append(
-                self._repeat(backend, Layer.READYZ, check.readyz, probe.look, probe.close)
-            )
+            turn = self._dice(backend, Layer.READYZ).randrange(EVERY_NTH_IS_FRESH)
+            asker = ReadyzAsker(backend, make_readyz, turn)
+            started.append(self._repeat(backend, Layer.READYZ, check, check.readyz, asker))
         return started
 
     def _repeat(
         self,
         backend: SocketAddress,
         layer: Layer,
+        check: HealthCheck,
         probe: Probe,
-        look: Look,
-        close: Callable[[], None] | None,
-    ) -> _Repeated:
-        seed = hashlib.sha256(f"{self._node_id} {backend} {layer.value}".encode()).digest()
-        dice = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
-        repeated = _Repeated(backend, layer, probe, look, close, self._post, dice)
+        asker: Asker,
+    ) -> Repeated:
+        pace = Pace(layer, probe, self._dice(backend, layer))
+        wish = Wish(*limits(check, None, None))
+        repeated = Repeated(backend, layer, pace, asker, wish, self._post)
         repeated.start()
         return repeated
+
+    def _dice(self, backend: SocketAddress, layer: Layer) -> random.Random:
+        seed = hashlib.sha256(f"{self._node_id} {backend} {layer.value}".encode()).digest()
+        return random.Random(seed)  # noqa: S311 - spreads load, guards nothing
 
     def _stop(self, backends: set[SocketAddress]) -> None:
         for backend in backends:
@@ -110,70 +91,66 @@ class Prober:
                 probe.end()
 
 
-def _tcp_look(backend: SocketAddress) -> Look:
-    return lambda timeout: probe_tcp(backend, timeout)
+class TcpAsker:
+    """Makes the looks of the base probe."""
 
-
-class _Repeated(threading.Thread):
-    """One probe of one backend, repeated until it is told to end."""
-
-    def __init__(  # noqa: PLR0913 - what ``Prober._repeat`` binds together
-        self,
-        backend: SocketAddress,
-        layer: Layer,
-        probe: Probe,
-        look: Look,
-        close: Callable[[], None] | None,
-        post: Callable[[Probed], None],
-        dice: random.Random,
-    ) -> None:
-        super().__init__(name=f"{layer.value}-{backend}", daemon=True)
+    def __init__(self, backend: SocketAddress) -> None:
+        """Take whom to look at."""
         self._backend = backend
-        self._layer = layer
-        self._probe = probe
-        self._look = look
-        self._close = close
-        self._post = post
-        self._dice = dice
-        self._doubt = Doubt()
-        self._wake = threading.Event()
-        self._ended = False
 
-    def set_doubt(self, doubt: Doubt) -> None:
-        """Take the loop's opinion; a doubt that begins is looked into at once."""
-        begins = doubt.in_doubt and not self._doubt.in_doubt
-        self._doubt = doubt
-        if begins:
-            self._wake.set()
+    def next_look(self, *, fresh: bool) -> Look:
+        """Return the next look; each makes a connection of its own."""
+        del fresh
+        return self._look
 
-    def end(self) -> None:
-        """Make this the last look."""
-        self._ended = True
-        self._wake.set()
+    def stop(self) -> None:
+        """Do nothing: a connect ends by itself, and leaves nothing behind."""
 
-    def run(self) -> None:
-        """Look, post, wait."""
-        while not self._ended:
-            began = time.monotonic()
-            seen = self._look(self._timeout())
-            if not self._ended:
-                self._post(Probed(self._backend, seen, began))
-            self._wake.wait(max(began + self._pause() - time.monotonic(), 0.0))
-            self._wake.clear()
-        if self._close:
-            self._close()
+    def _look(self, timeout: float) -> Observation:
+        return probe_tcp(self._backend, timeout)
 
-    def _pause(self) -> float:
-        """Return the seconds from the begin of one look to the next."""
-        if self._doubt.in_doubt:
-            return FAST_INTERVAL
-        return self._probe.interval.total_seconds() * (1 - _JITTER * self._dice.random())
 
-    def _timeout(self) -> float:
-        """Return how long to wait: short where a late answer is only a reason to ask again."""
-        longest = self._probe.timeout.total_seconds()
-        scaled = _RTT_FACTOR * (self._doubt.rtt or 0.0)
-        if self._layer is Layer.TCP:
-            known = self._doubt.rtt is not None
-            return min(max(scaled, _QUICK_TCP), longest) if known else longest
-        return min(max(scaled, _QUICK_READYZ), longest) if self._doubt.in_doubt else longest
+class ReadyzAsker:
+    """Makes the looks at /readyz: on the kept connection, or each on one of its own."""
+
+    def __init__(self, backend: SocketAddress, make_readyz: MakeReadyz, turn: int) -> None:
+        """Take whom to ask, what makes a probe, and where this node is in its round of looks."""
+        self._backend = backend
+        self._make = make_readyz
+        self._kept = make_readyz(backend)
+        self._kept_is_busy = False
+        self._fresh: set[ReadyzProbe] = set()
+        self._count = turn
+
+    def next_look(self, *, fresh: bool) -> Look:
+        """Return the next look.
+
+        Also where only new connections tell anything, each second one is a question on the kept
+        connection: an answer there says that the backend lives.
+        """
+        self._count += 1
+        is_turn = self._count % 2 == 1 if fresh else self._count % EVERY_NTH_IS_FRESH == 0
+        if is_turn or self._kept_is_busy:
+            return self._look_afresh
+        self._kept_is_busy = True
+        return self._look_on_kept
+
+    def stop(self) -> None:
+        """End the looks that are under way."""
+        for probe in (self._kept, *list(self._fresh)):
+            probe.stop()
+
+    def _look_on_kept(self, timeout: float) -> Observation:
+        try:
+            return self._kept.look(timeout)
+        finally:
+            self._kept_is_busy = False
+
+    def _look_afresh(self, timeout: float) -> Observation:
+        probe = self._make(self._backend)
+        self._fresh.add(probe)
+        try:
+            return probe.look(timeout)
+        finally:
+            self._fresh.discard(probe)
+            probe.close()

@@ -46,6 +46,10 @@ class ReadyzProbe:
             return Observation(Layer.READYZ, error.result, error.what, is_fresh=is_fresh)
         return _judge(answer, time.monotonic() - began)
 
+    def stop(self) -> None:
+        """End, from any thread, a question that runs, and all later ones."""
+        self._session.stop()
+
     def close(self) -> None:
         """Let go of the connection."""
         self._session.close()

@@ -37,8 +37,10 @@ from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.loop.alarms import earliest
 from kube_nginx_agent.loop.pursuit import Pursuit
 from kube_nginx_agent.model import Node
+from kube_nginx_agent.nginx.capacity import Capacity
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.master_watch import MasterWatch
+from kube_nginx_agent.nginx.process import serving as accepting
 from kube_nginx_agent.node.files import FileError
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.node.reaping import reap_orphans
@@ -48,6 +50,7 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
 from kube_nginx_agent.notices.problems import Problem, Problems
 from kube_nginx_agent.report.reporter import Outcome, Reporter
+from kube_nginx_agent.sessions.session_watch import SessionWatch
 
 Result = TypeVar("Result")
 
@@ -73,6 +76,7 @@ class Fleet:
 
     monitor: Monitor
     severer: Severer
+    sessions: SessionWatch
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Agent:
         inputs: Inputs,
         fleet: Fleet,
         data_plane: DataPlane,
+        capacity: Capacity,
         voice: Voice,
         *,
         is_strict: bool = False,
@@ -104,6 +109,7 @@ class Agent:
         self._inputs = inputs
         self._fleet = fleet
         self._data_plane = data_plane
+        self._capacity = capacity
         self._voice = voice
         self._is_strict = is_strict
         self._pursuit = Pursuit(
@@ -114,6 +120,7 @@ class Agent:
         self._next_poll = 0.0
         self._stopping: str | None = None
         self._health: object = None
+        self._pass_at = 0.0
         self._trouble: dict[str, Problem] = {}
         """What the loop itself has found wrong in this pass, by what it is about."""
         self._report_error: FileError | None = None
@@ -122,12 +129,12 @@ class Agent:
     def run(self) -> int:
         """Loop until a StopRequested arrives, and return the exit code."""
         self._voice.sink(kinds.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
-        wake, is_news = time.monotonic(), True
+        wake, is_news = 0.0, True
         while self._stopping is None:
             now = time.monotonic()
             try:
                 self._guard("health", partial(self._fleet.monitor.tick, now))
-                if is_news or now >= wake or self._has_health_changed():
+                if is_news or now >= self._pass_at or self._has_health_changed(now):
                     self._pass(now)
                 self._turn(time.monotonic())
                 # By the time that the pass went by: what came due meanwhile is still to be done.
@@ -136,30 +143,36 @@ class Agent:
                 wake = now
             except Exception as error:
                 self._note_unforeseen("loop", error)
-                wake = now + _RETRY
+                self._pass_at = wake = now + _RETRY
             is_news = self._take(self._inbox.wait(wake - time.monotonic()))
         self._voice.reporter.say_stopping()
         message = f"kube-nginx-agent stops ({self._stopping})"
         self._voice.sink(kinds.AGENT_STOPPED, message, {})
         return self._exit_code
 
-    def _has_health_changed(self) -> bool:
+    def _has_health_changed(self, now: float) -> bool:
+        """Tell whether nginx or the status should follow what has become of the backends."""
         monitor = self._fleet.monitor
         states = tuple((backend, health.state) for backend, health in monitor.healths.items())
-        before, self._health = self._health, (monitor.view(), states)
+        told = tuple(str(problem.error) for problem in monitor.problems())
+        waits = monitor.is_waiting_for_first_look(now)
+        before, self._health = self._health, (monitor.view(), states, told, waits)
         return before != self._health
 
     def _due(self, now: float) -> float:
         """Return when there is something to do that no event will announce."""
-        dues = {
+        passes = {
             "poll": self._next_poll,
             "intake": self._inputs.intake.due(now),
             "data plane": self._data_plane.due(now),
+        }
+        turns = {
             "monitor": self._fleet.monitor.due(now),
             "severer": self._fleet.severer.due(now),
             "reporter": self._voice.reporter.due(now),
         }
-        return earliest(dues, now, is_strict=self._is_strict)
+        self._pass_at = earliest(passes, now, is_strict=self._is_strict)
+        return min(self._pass_at, earliest(turns, now, is_strict=self._is_strict))
 
     def _take(self, happened: Sequence[Event]) -> bool:
         """Note what has happened; return whether it asks for a pass by itself."""
@@ -169,6 +182,8 @@ class Agent:
             if isinstance(event, (Probed, NginxComplained, SessionsWait)):
                 # News only if it changes something, which the loop sees for itself.
                 self._fleet.monitor.take(event, now)
+                if isinstance(event, Probed):
+                    self._fleet.severer.note(event)
             else:
                 self._note(event, now)
                 is_news = True
@@ -216,6 +231,7 @@ class Agent:
             # Perhaps the node is not as it was: an address has left, IPv6 was switched off.
             self._guard("node", self._look_at_node)
             is_decided = self._guard("nginx", lambda: self._pursue(now, afresh=True))
+        self._guard("capacity", lambda: self._look_at_capacity(now))
         self._master_watch.follow(self._data_plane.master)
         self._voice.problems.update(self._problems())
         if at_once and is_decided:
@@ -227,8 +243,17 @@ class Agent:
     def _turn(self, now: float) -> None:
         """Do what every turn of the loop does, pass or not."""
         # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
-        self._guard("sessions", lambda: self._fleet.severer.sever(now))
+        self._guard("sessions", lambda: self._sever(now))
         self._voice.reporter.say_alive(is_well=self._inputs.watch.is_alive())
+
+    def _sever(self, now: float) -> None:
+        self._fleet.severer.sever(now, self._fleet.monitor.convictions(now))
+
+    def _look_at_capacity(self, now: float) -> None:
+        serving, master = self._pursuit.serving, self._data_plane.master
+        if serving and master:
+            pids = [process.pid for process in accepting(master)]
+            self._capacity.look(pids, serving.listen, serving.worker_connections, now)
 
     def _guard(self, part: str, work: Callable[[], Result]) -> Result | None:
         """Do a part of the pass; what was not foreseen in it keeps no other part from its work."""
@@ -254,6 +279,8 @@ class Agent:
         yield from self._data_plane.problems()
         yield from self._fleet.monitor.problems()
         yield from self._fleet.severer.problems()
+        yield from self._fleet.sessions.problems()
+        yield from self._capacity.problems()
         yield from self._trouble.values()
         if self._report_error:
             yield Problem("report", kinds.REPORT_FAILED, self._report_error)

@@ -148,7 +148,8 @@ class Pursuit:
             # only what the administrator has taken from the list loses its sessions.
             config, intake = self._live.wish.config, self._intake
             kept = addresses_of(config, intake.resolved) | addresses_of(config, intake.retired)
-            self._severer.want(self._live.backends | kept, now)
+            listen = self.serving.listen if self.serving else self._live.listen
+            self._severer.want(self._live.backends | kept, now, listen)
 
     def _approach(self, bases: Sequence[Base], wanted: Base | None, now: float) -> None:
         view, live = self._monitor.view(), self._live
@@ -168,6 +169,7 @@ class Pursuit:
     def _note_live(self, base: Base, goal: Goal, proof: Proof | None) -> None:
         """Note what nginx serves, and clients by it."""
         self._live, self.serving = base, goal.desired
+        self._severer.want_live(s.address for s in goal.desired.servers if not s.down)
         self._intake.note_live(base.wish)
         if proof is None or proof.generation != goal.generation:
             return

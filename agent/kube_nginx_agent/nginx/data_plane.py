@@ -80,6 +80,7 @@ class DataPlane:
         self._before_step = before_step
         self._memory = Memory()
         self._seen = Seen()
+        self._family: frozenset[Process] = frozenset()
         self._goals: Sequence[Goal] = ()
         self._proof: Proof | None = None
         self._failed: dict[Hashable, tuple[Backoff, ApplyError]] = {}
@@ -108,6 +109,10 @@ class DataPlane:
     def draining(self) -> int:
         """How many earlier generations still serve sessions."""
         return self._seen.draining
+
+    def pids(self) -> frozenset[int]:
+        """Return the pids of all of nginx that lives; may be called from any thread."""
+        return frozenset(process.pid for process in self._family)
 
     def due(self, now: float) -> float | None:
         """Return when to reconcile again though nothing happens."""
@@ -145,6 +150,8 @@ class DataPlane:
     def observe(self, now: float) -> None:
         """Look at nginx, and note what has changed since the last look."""
         before, self._seen = self._seen.master, self._looker.look()
+        # Workers outlive a master that was killed, and serve their sessions to the end.
+        self._family = frozenset(filter(is_alive, self._family | self._seen.family))
         if before and before != self._seen.master and not is_alive(before):
             self._note_end(before, now)
         served = self.served

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Hashable, Mapping, Sequence, Tuple, Union
+from typing import FrozenSet, Hashable, Mapping, Sequence, Tuple, Union
 
 from kube_nginx_agent.model import Desired, Rendered
 from kube_nginx_agent.nginx.generation import Answer, NoAnswer
@@ -56,6 +56,8 @@ class Seen:
     """What one look at nginx has found."""
 
     master: Process | None = None
+    family: FrozenSet[Process] = frozenset()
+    """The master, its workers, and those of an earlier master that serve their last sessions."""
     stopped: Tuple[Process, ...] = ()
     is_retiring: bool = False
     answer: Answer | NoAnswer = NoAnswer.ABSENT

@@ -35,9 +35,12 @@ class Looker:
             return Seen(live=live, last_good=last_good)
         family = workers(master)
         processes = (master, *(worker.process for worker in family))
+        before = self._upgrader.previous(master)
+        earlier = {before, *(worker.process for worker in workers(before))} if before else set()
         answer = self._applier.ask()
         return Seen(
             master=master,
+            family=frozenset({*processes, *earlier}),
             stopped=tuple(process for process in processes if is_stopped(process)),
             is_retiring=is_retiring(master),
             answer=answer,

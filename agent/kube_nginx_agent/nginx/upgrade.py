@@ -63,11 +63,11 @@ class Upgrader:
 
     def is_possible(self, master: Process) -> bool:
         """Tell whether nginx takes USR2: not while the upgrade before still drains."""
-        return self._previous(master) is None
+        return self.previous(master) is None
 
     def is_unfinished(self, master: Process) -> bool:
         """Tell whether ``master`` has taken over, and the one before still accepts beside it."""
-        old = self._previous(master)
+        old = self.previous(master)
         return old is not None and _accepts(old)
 
     def upgrade(self, master: Process) -> Process:
@@ -88,7 +88,7 @@ class Upgrader:
 
         Raise NginxError when ``master`` does not serve; it is then ended, and the old one goes on.
         """
-        old = self._previous(master)
+        old = self.previous(master)
         if old is None:
             raise NginxError("the old nginx ended while it was upgraded")
         self._hand_over(old, _last_renamed(self._paths.pid_file))
@@ -115,7 +115,7 @@ class Upgrader:
         if not has_retired:
             raise NginxError(f"the old nginx (pid {old.pid}) does not retire")
 
-    def _previous(self, master: Process) -> Process | None:
+    def previous(self, master: Process) -> Process | None:
         """Return the master that started this one; nginx's new master is a child of the old."""
         parent = parent_of(master.pid)
         return identify(parent) if parent and is_master(parent, self._paths.nginx) else None

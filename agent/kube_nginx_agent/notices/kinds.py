@@ -46,11 +46,13 @@ ALL_DOWN = Kind("all backends down", "b17c3f5c0a9b4d0f8a55f0f0e6b7c704", syslog.
 SESSIONS_CUT = Kind("sessions cut", "b17c3f5c0a9b4d0f8a55f0f0e6b7c705", syslog.LOG_NOTICE)
 CUT_FAILED = Kind("sessions not cut", "b17c3f5c0a9b4d0f8a55f0f0e6b7c706", syslog.LOG_ERR)
 NO_CA = Kind("certificates unchecked", "b17c3f5c0a9b4d0f8a55f0f0e6b7c707", syslog.LOG_NOTICE)
+SESSIONS_UNSEEN = Kind("sessions not seen", "b17c3f5c0a9b4d0f8a55f0f0e6b7c709", syslog.LOG_WARNING)
 NGINX_ENDED = Kind("nginx ended", "b17c3f5c0a9b4d0f8a55f0f0e6b7c501", syslog.LOG_ERR)
 NGINX_HUNG = Kind("nginx hung", "b17c3f5c0a9b4d0f8a55f0f0e6b7c502", syslog.LOG_ERR)
 NGINX_SAYS = Kind("nginx complains", "b17c3f5c0a9b4d0f8a55f0f0e6b7c503", syslog.LOG_WARNING)
 NGINX_UPGRADED = Kind("nginx upgraded", "b17c3f5c0a9b4d0f8a55f0f0e6b7c504", syslog.LOG_NOTICE)
 UPGRADE_FAILED = Kind("nginx upgrade failed", "b17c3f5c0a9b4d0f8a55f0f0e6b7c505", syslog.LOG_ERR)
+NGINX_FULL = Kind("nginx full", "b17c3f5c0a9b4d0f8a55f0f0e6b7c506", syslog.LOG_ERR)
 WATCH_LOST = Kind("file watch lost", "b17c3f5c0a9b4d0f8a55f0f0e6b7c601", syslog.LOG_WARNING)
 RUN_FOLDER_REPAIRED = Kind(
     "run folder repaired", "b17c3f5c0a9b4d0f8a55f0f0e6b7c602", syslog.LOG_WARNING

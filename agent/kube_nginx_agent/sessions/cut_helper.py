@@ -1,8 +1,9 @@
 """The helper that ends stuck sessions: socket-activated, with CAP_NET_ADMIN and nothing else.
 
 ``kube-nginx-cut.service`` runs it as nginx's user. A message is ``ADDRESS INODE...``; the answer
-is how many sockets were ended, or why none. It ends only sockets of its own user, to that address,
-with those inodes; so whoever may talk to it, which is the same user, can end nothing else.
+is how many sockets were ended, or why none. It ends only sockets to that address, with those
+inodes, that a process of its own user in the cgroup of ``kube-nginx.service`` holds, which it
+looks for itself; so whoever may talk to it, which is the same user, can end nothing else.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import struct
 import sys
 
 from kube_nginx_agent.config.addresses import parse_address
-from kube_nginx_agent.sessions.table import destroy_all, diag_socket, list_sessions
+from kube_nginx_agent.net.sock_diag import diag_socket
+from kube_nginx_agent.node.files import names_in, read_proc
+from kube_nginx_agent.sessions.ownership import sockets_of
+from kube_nginx_agent.sessions.table import destroy_all, list_to
 
 MAX_MESSAGE = 64 * 1024  # bytes
 _LISTEN_FD = 3  # sd_listen_fds(3)
 _IDLE = 60.0  # seconds after which it ends, to be started again when it is needed
+_OWN_UNIT, _NGINX_UNIT = "kube-nginx-cut.service", "kube-nginx.service"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7)
 
 
@@ -63,11 +68,34 @@ def _answer(message: bytes) -> str:
     except ValueError:
         return "not understood: ADDRESS INODE..."
     try:
+        held, _ = sockets_of(_nginx_pids())
         with diag_socket() as diag:
-            found = list_sessions(diag, {backend}, os.getuid())
-            return str(destroy_all(diag, [s for s in found if s.inode in wanted]))
+            found = list_to(diag, {backend})
+            return str(destroy_all(diag, [s for s in found if s.inode in wanted & held]))
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _nginx_pids() -> list[int]:
+    """Return the processes of our own user in nginx's unit, the sibling of our own.
+
+    Other users' are closed to us; where there is no such unit, all of our own user's are taken.
+    """
+    own = _cgroup(os.getpid())
+    pids = [int(name) for name in names_in("/proc") if name.isdecimal()]
+    if not own.endswith(f"/{_OWN_UNIT}"):
+        return pids
+    unit = own[: -len(_OWN_UNIT)] + _NGINX_UNIT
+    return [pid for pid in pids if f"{_cgroup(pid)}/".startswith(f"{unit}/")]
+
+
+def _cgroup(pid: int) -> str:
+    """Return where systemd has put the process: version 2, or the named hierarchy (cgroups(7))."""
+    for line in read_proc(f"/proc/{pid}/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "name=systemd" or (controllers == "" and path != "/"):
+            return path
+    return ""
 
 
 if __name__ == "__main__":

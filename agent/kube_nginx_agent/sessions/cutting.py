@@ -1,9 +1,9 @@
 """End stuck sessions under nginx, which then closes the client's side (docs/decisions/0007).
 
-Three ways, the first that works is kept: SOCK_DESTROY by ourselves where we may (standalone as
-root); by the helper, a socket-activated process that has CAP_NET_ADMIN and does nothing else; or
-pidfd_getfd(2) and shutdown(2), which need no capability but are refused where Yama's ptrace_scope
-is 1 or more.
+Three ways, of which the one that worked is tried first from then on: SOCK_DESTROY by ourselves
+where we may (standalone as root); by the helper, a socket-activated process that has CAP_NET_ADMIN
+and does nothing else; or pidfd_getfd(2) and shutdown(2), which need no capability but are refused
+where Yama's ptrace_scope is 1 or more.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Callable, Sequence
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.net.sock_diag import diag_socket
 from kube_nginx_agent.nginx.process import processes_holding
-from kube_nginx_agent.sessions.table import Session, destroy_all, diag_socket
+from kube_nginx_agent.node.files import open_files_of
+from kube_nginx_agent.sessions.table import Session, destroy_all
 
 _PIDFD_GETFD = 438  # the same on every architecture: asm-generic/unistd.h
 _HELPER_TIMEOUT = 3.0  # seconds; 0.1 to start it, 0.03 to end 500 sessions
@@ -39,33 +41,34 @@ class Cutter:
     def __init__(self, helper: Path) -> None:
         """Take where the helper listens, if there is one."""
         self._helper = helper
-        self._way: tuple[str, Way] | None = None
+        self._works: str | None = None
 
     def cut(self, sessions: Sequence[Session]) -> int:
         """End the sessions; return how many. Raise CutError when no way works."""
         if not sessions:
             return 0
         refusals = []
-        for name, way in (self._way,) if self._way else self._ways():
+        for name, way in self._ways():
             try:
                 count = way(sessions)
             except OSError as error:
                 refusals.append(f"{name}: {error.strerror or error}")
             else:
-                self._way = (name, way)
+                self._works = name
                 return count
-        self._way = None
         raise CutError(
             f"stuck sessions can't be ended ({'; '.join(refusals)})",
             hint="`systemctl restart kube-nginx-cut.socket`; clients notice within 45 s",
         )
 
-    def _ways(self) -> tuple[tuple[str, Way], ...]:
-        return (
+    def _ways(self) -> list[tuple[str, Way]]:
+        """Return all ways, first the one that worked last."""
+        ways: list[tuple[str, Way]] = [
             ("SOCK_DESTROY", _destroy),
             ("the helper", self._ask_helper),
             ("pidfd_getfd", shut_down_all),
-        )
+        ]
+        return sorted(ways, key=lambda way: way[0] != self._works)
 
     def _ask_helper(self, sessions: Sequence[Session]) -> int:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
@@ -100,38 +103,34 @@ def _destroy(sessions: Sequence[Session]) -> int:
 
 def shut_down_all(sessions: Sequence[Session]) -> int:
     """End the sessions through copies of nginx's descriptors; raise OSError (EPERM under Yama)."""
-    links = {f"socket:[{session.inode}]" for session in sessions}
-    count = 0
-    for pid in processes_holding({session.inode for session in sessions}):
+    inodes = {session.inode for session in sessions}
+    return sum(_shut_down_in(pid, inodes) for pid in processes_holding(inodes))
+
+
+def _shut_down_in(pid: int, inodes: set[int]) -> int:
+    links = {f"socket:[{inode}]" for inode in inodes}
+    try:
         pidfd = os.pidfd_open(pid)
-        try:
-            for descriptor in _descriptors(pid, links):
-                count += _shut_down(pidfd, descriptor)
-        finally:
-            os.close(pidfd)
-    return count
+    except ProcessLookupError:
+        return 0  # It has ended meanwhile, and its sessions with it.
+    try:
+        found = [descriptor for descriptor, link in open_files_of(pid) if link in links]
+        return sum(_shut_down(pidfd, descriptor, inodes) for descriptor in found)
+    finally:
+        os.close(pidfd)
 
 
-def _descriptors(pid: int, links: set[str]) -> list[int]:
-    folder = Path(f"/proc/{pid}/fd")
-    found = []
-    for name in os.listdir(folder):
-        try:
-            if os.readlink(folder / name) in links:
-                found.append(int(name))
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def _shut_down(pidfd: int, descriptor: int) -> int:
+def _shut_down(pidfd: int, descriptor: int, inodes: set[int]) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     copy = libc.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
     if copy < 0:
         code = ctypes.get_errno()
-        if code == errno.EBADF:
-            return 0  # It has ended meanwhile.
+        if code in (errno.EBADF, errno.ESRCH):
+            return 0  # The session, or the process, has ended meanwhile.
         raise OSError(code, os.strerror(code))
+    if os.fstat(copy).st_ino not in inodes:
+        os.close(copy)  # nginx has closed the session, and the number is another's by now.
+        return 0
     with socket.socket(fileno=copy) as session:
         try:
             session.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,200 @@
+"""The probing threads: looks that are late, that fail, that end in ways nobody foresaw."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from kube_nginx_agent.config.addresses import parse_address
+from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish
+from kube_nginx_agent.health.prober import Prober, ReadyzAsker
+from kube_nginx_agent.health.readyz import ReadyzProbe
+from kube_nginx_agent.health.repeated import Look, Repeated
+from kube_nginx_agent.health.trust import Trust
+from kube_nginx_agent.inbox import Probed, Timing
+from kube_nginx_agent.model import HealthCheck, SocketAddress
+from kube_nginx_agent.observation import Layer, Observation, Result
+from support.apiserver import StandIn
+from support.process import wait_until
+
+ADDRESS = parse_address("192.0.2.1:6443")
+QUICK = Limits(early=0.05, timeout=0.15)
+WISH = Wish(connect=QUICK, answer=QUICK)
+
+
+@dataclass
+class Scripted:
+    """Looks that take the seconds they are told to, and then end in what they are told to."""
+
+    seconds: float = 0.0
+    outcome: Result | Exception = Result.OK
+    asked: list[bool] = field(default_factory=list)
+
+    def next_look(self, *, fresh: bool) -> Look:
+        self.asked.append(fresh)
+        return self._look
+
+    def stop(self) -> None:
+        pass
+
+    def _look(self, timeout: float) -> Observation:
+        time.sleep(min(self.seconds, timeout))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return Observation(Layer.TCP, self.outcome)
+
+
+class Bench:
+    """A repeated probe, and what it has posted."""
+
+    def __init__(self, asker: Scripted) -> None:
+        self.posted: list[Probed] = []
+        check = replace(HealthCheck.tcp)
+        pace = Pace(Layer.TCP, check, random.Random(1))
+        self.probe = Repeated(ADDRESS, Layer.TCP, pace, asker, WISH, self.posted.append)
+
+    def __enter__(self) -> Bench:
+        self.probe.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.probe.end()
+
+    def wait_for(self, count: int) -> list[Probed]:
+        wait_until(lambda: len(self.posted) >= count, 5, f"{count} posts")
+        return list(self.posted)
+
+
+def test_look_in_time_is_told_of_once() -> None:
+    with Bench(Scripted()) as bench:
+        (first,) = bench.wait_for(1)
+
+    assert (first.seen.result, first.timing) == (Result.OK, Timing.IN_TIME)
+
+
+def test_late_look_is_told_of_as_late_then_as_failed_then_by_its_answer() -> None:
+    with Bench(Scripted(seconds=0.4)) as bench:
+        posts = bench.wait_for(3)
+
+    assert [(p.seen.result, p.timing) for p in posts] == [
+        (Result.TIMEOUT, Timing.EARLY),
+        (Result.TIMEOUT, Timing.IN_TIME),
+        (Result.OK, Timing.OVERDUE),
+    ]
+    assert len({p.began for p in posts}) == 1
+
+
+def test_look_that_hangs_holds_up_none_of_those_that_doubt_asks_for() -> None:
+    asker = Scripted(seconds=30.0)
+    with Bench(asker) as bench:
+        bench.wait_for(1)
+        bench.probe.set_wish(replace(WISH, haste=Haste.DOUBT, is_failing=True))
+        wait_until(lambda: len(asker.asked) >= 4, 5, "four looks")
+
+
+def test_whoever_is_asked_for_now_is_looked_at_now_on_a_new_connection() -> None:
+    asker = Scripted()
+    with Bench(asker) as bench:
+        bench.wait_for(1)
+        bench.probe.set_wish(replace(WISH, asked_at=1.0))
+        bench.wait_for(2)
+
+    assert asker.asked[:2] == [False, True]
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("x"), MemoryError()])
+def test_error_that_nobody_foresaw_says_nothing_and_ends_nothing(error: Exception) -> None:
+    asker = Scripted(outcome=error)
+    with Bench(asker) as bench:
+        (first,) = bench.wait_for(1)
+        asker.outcome = Result.OK
+        bench.probe.set_wish(replace(WISH, asked_at=1.0))
+        second = bench.wait_for(2)[1]
+
+    assert first.seen.result is Result.NO_ROOM
+    assert type(error).__name__ in first.seen.detail
+    assert second.seen.result is Result.OK
+
+
+def test_thread_that_can_not_be_started_is_no_news_of_the_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(Scripted())
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.endswith(" look"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with bench:
+        (first,) = bench.wait_for(1)
+
+    assert first.seen.result is Result.NO_ROOM
+
+
+@pytest.fixture
+def api(certs: Path) -> Iterator[StandIn]:
+    with StandIn("api1", certs) as started:
+        yield started
+
+
+def asker_of(api: StandIn, turn: int = 0) -> tuple[ReadyzAsker, SocketAddress]:
+    address = parse_address(str(api.address))
+    context = Trust("none").context
+    make = lambda backend: ReadyzProbe(backend, "/readyz", context)  # noqa: E731
+    return ReadyzAsker(address, make, turn), address
+
+
+def test_every_nth_question_makes_a_new_connection(api: StandIn) -> None:
+    asker, _ = asker_of(api)
+
+    seen = [asker.next_look(fresh=False)(2.0) for _ in range(10)]
+
+    assert [look.is_fresh for look in seen] == [True, *[False] * 3, True, *[False] * 4, True]
+    asker.stop()
+
+
+def test_in_doubt_new_connections_and_the_kept_one_take_turns(api: StandIn) -> None:
+    asker, _ = asker_of(api)
+    asker.next_look(fresh=False)(2.0)
+
+    seen = [asker.next_look(fresh=True)(2.0).is_fresh for _ in range(4)]
+
+    assert seen == [False, True, False, True]
+    asker.stop()
+
+
+def test_question_on_the_kept_connection_that_hangs_leaves_room_for_new_ones(api: StandIn) -> None:
+    asker, _ = asker_of(api)
+    asker.next_look(fresh=False)(2.0)
+    hanging = asker.next_look(fresh=False)
+
+    assert asker.next_look(fresh=False)(2.0).is_fresh
+    assert not hanging(2.0).is_fresh
+    asker.stop()
+
+
+def test_looks_end_at_once_when_their_backend_is_wanted_no_more(api: StandIn) -> None:
+    api.fault(latency=60.0)
+    address = parse_address(str(api.address))
+    prober = Prober(lambda _: None, "node")
+    context = Trust("none").context
+    make = lambda backend: ReadyzProbe(backend, "/readyz", context)  # noqa: E731
+    prober.want([address], HealthCheck(), make)
+    wait_until(lambda: api.report().requests.get("/readyz", 0) > 0, 5, "the question")
+
+    prober.want([], HealthCheck(), make)
+
+    wait_until(lambda: not _names(str(address)), 1.0, "the threads to end")
+
+
+def _names(backend: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if backend in thread.name]

@@ -1,0 +1,226 @@
+"""A node in virtual time: the real monitor and its real paces, over backends that are arithmetic.
+
+A day of faults takes milliseconds, and five thousand nodes take a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable, cast
+
+from kube_nginx_agent.desired import HealthView
+from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
+from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits
+from kube_nginx_agent.health.prober import EVERY_NTH_IS_FRESH, Prober
+from kube_nginx_agent.health.repeated import is_asked_now
+from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
+from kube_nginx_agent.model import HealthCheck, SocketAddress
+from kube_nginx_agent.observation import Layer, Observation, Result
+from kube_nginx_agent.sessions.lives import Life
+
+_LONG_AGO = -1000.0
+_RESENT = (0.0, 1.0, 3.0, 7.0, 15.0)
+"""Seconds after its begin at which a connect is sent, and sent again (tcp(7), tcp_syn_retries)."""
+_RTT = 0.001
+_GOES_ON_FOR = 3.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a backend suffers from ``begins`` to ``ends``, in seconds.
+
+    ``kind``: "silent" (no packet passes), "syns" (no new connection does), "handshakes" (a new
+    connection is accepted and gets no answer), "frozen", "refused", "red", "slow" (all answers by
+    ``by`` s), "far" (every packet by ``by`` s a round trip) or "lossy" (``by`` of the packets).
+    """
+
+    kind: str
+    begins: float
+    ends: float = math.inf
+    by: float = 0.0
+
+    def covers(self, at: float) -> bool:
+        return self.begins <= at < self.ends
+
+
+@dataclass
+class World:
+    """The backends, and what they suffer."""
+
+    faults: dict[SocketAddress, list[Fault]]
+    tick: float = math.inf
+    """Seconds between two lines of a watch; infinite: the sessions are idle."""
+    dice: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def _first(self, backend: SocketAddress, kind: str, at: float) -> Fault | None:
+        found = (f for f in self.faults[backend] if f.kind == kind and f.covers(at))
+        return next(found, None)
+
+    def look(
+        self, backend: SocketAddress, layer: Layer, at: float, *, fresh: bool
+    ) -> tuple[Result, float, float | None]:
+        """Return how a look that begins at ``at`` ends, when, and its round-trip time."""
+        far = self._first(backend, "far", at)
+        rtt = _RTT + (far.by if far else 0.0)
+        if self._first(backend, "refused", at):
+            return Result.REFUSED, at + rtt, None
+        blocks = ("silent", "syns") if fresh else ("silent",)
+        arrives = next((at + s for s in _RESENT if self._passes(backend, blocks, at + s)), math.inf)
+        if layer is Layer.TCP:
+            ok = arrives + rtt
+            return Result.OK, ok, rtt if ok < math.inf else None
+        trips = 4 if fresh else 1
+        ends = arrives + trips * rtt
+        for kind in ("frozen", "handshakes") if fresh else ("frozen",):
+            if held := self._first(backend, kind, arrives):
+                ends = held.ends + rtt
+        if slow := self._first(backend, "slow", arrives):
+            ends += slow.by
+        red = self._first(backend, "red", arrives)
+        return (Result.NOT_READY if red else Result.OK), ends, ends - at
+
+    def _passes(self, backend: SocketAddress, blocks: tuple[str, ...], at: float) -> bool:
+        if any(self._first(backend, kind, at) for kind in blocks):
+            return False
+        lossy = self._first(backend, "lossy", at)
+        return lossy is None or self.dice.random() >= lossy.by
+
+    def life(self, backend: SocketAddress, now: float) -> Life:
+        """Return when the backend was last heard of on sessions that tick."""
+        at = math.floor(now / self.tick) * self.tick if self.tick < math.inf else _LONG_AGO
+        while at > 0 and any(self._first(backend, kind, at) for kind in ("silent", "frozen")):
+            at -= self.tick
+        return Life(at, at)
+
+
+class VirtualNode:
+    """One node: `run` lets time pass, and what it did is left in `cuts` and `views`."""
+
+    def __init__(
+        self,
+        world: World,
+        check: HealthCheck | None = None,
+        name: str = "node",
+        begins: float = 0.0,
+    ) -> None:
+        self.world = world
+        self.check = check or HealthCheck()
+        self.cuts: list[tuple[float, SocketAddress]] = []
+        self.views: list[tuple[float, HealthView]] = []
+        self.looks: list[tuple[float, SocketAddress, Layer, bool]] = []
+        self.now = begins
+        self._name = name
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._wishes: dict[SocketAddress, Wish] = {}
+        self._paces: dict[tuple[SocketAddress, Layer], Pace] = {}
+        self._rounds: dict[tuple[SocketAddress, Layer], int] = {}
+        self._turns: dict[tuple[SocketAddress, Layer], int] = {}
+        share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+        said: Any = lambda *_: None  # noqa: E731
+        self.monitor = Monitor(cast(Prober, self), self, said, share * SHARED_SPREAD)
+        self.monitor.want(world.faults, self.check, self.now)
+
+    # What the monitor takes for its prober and its session watch.
+
+    def want(self, backends: Iterable[SocketAddress], check: HealthCheck, _make: object) -> None:
+        for backend in backends:
+            self._wishes[backend] = Wish(*limits(check, None, None))
+            for layer, probe in ((Layer.TCP, check.tcp), (Layer.READYZ, check.readyz)):
+                dice = random.Random(f"{self._name} {backend} {layer}")
+                self._paces[backend, layer] = Pace(layer, probe, dice)
+                self._rounds[backend, layer] = dice.randrange(EVERY_NTH_IS_FRESH)
+                if probe.enabled:
+                    first = self.now + dice.random() * probe.interval.total_seconds() * 0.5
+                    self._begin_at(first, backend, layer)
+
+    def set_wishes(self, wishes: Mapping[SocketAddress, Wish]) -> None:
+        for backend, wish in wishes.items():
+            before, self._wishes[backend] = self._wishes[backend], wish
+            for layer, probe in ((Layer.TCP, self.check.tcp), (Layer.READYZ, self.check.readyz)):
+                if probe.enabled and is_asked_now(layer, before, wish):
+                    self._begin_at(self.now, backend, layer, fresh=True)
+
+    def lives(self, now: float) -> Mapping[SocketAddress, Life]:
+        return {backend: self.world.life(backend, now) for backend in self.world.faults}
+
+    # Time.
+
+    def at(self, time: float, do: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._count), do))
+
+    def complain(self, time: float, backend: SocketAddress, *, timed_out: bool = True) -> None:
+        """Have nginx meet an error at a backend."""
+        self.at(time, lambda: self.monitor.take(NginxComplained(backend, timed_out), self.now))
+
+    def wait_in_vain(self, time: float, backend: SocketAddress) -> None:
+        """Have a session to a backend wait."""
+        self.at(time, lambda: self.monitor.take(SessionsWait(frozenset({backend})), self.now))
+
+    def run(self, until: float) -> VirtualNode:
+        """Let time pass; return itself."""
+        while True:
+            self._pass()
+            due = self.monitor.due(self.now)
+            times = [until, *([due] if due is not None else [])]
+            times += [self._events[0][0]] if self._events else []
+            self.now = max(self.now, min(times))
+            if self.now >= until:
+                return self
+            while self._events and self._events[0][0] <= self.now:
+                heapq.heappop(self._events)[2]()
+
+    def _pass(self) -> None:
+        self.monitor.tick(self.now)
+        view = self.monitor.view()
+        if not self.views or self.views[-1][1] != view:
+            self.views.append((self.now, view))
+        for backend in self.monitor.convictions(self.now):
+            if backend in view.out and backend not in {known for _, known in self.cuts}:
+                self.cuts.append((self.now, backend))
+
+    def out_since(self, begins: float = 0.0) -> set[SocketAddress]:
+        """Return who was left out at any time from then on."""
+        return set().union(*(view.out for at, view in self.views if at >= begins))
+
+    # Looks.
+
+    def _begin_at(
+        self, time: float, backend: SocketAddress, layer: Layer, *, fresh: bool = False
+    ) -> None:
+        turn = self._turns[backend, layer] = self._turns.get((backend, layer), 0) + 1
+        self.at(time, lambda: self._begin(backend, layer, turn, fresh=fresh))
+
+    def _begin(self, backend: SocketAddress, layer: Layer, turn: int, *, fresh: bool) -> None:
+        if turn != self._turns[backend, layer]:
+            return
+        wish, began = self._wishes[backend], self.now
+        count = self._rounds[backend, layer] = self._rounds[backend, layer] + 1
+        doubtful = wish.haste is Haste.DOUBT or wish.fresh
+        nth = count % 2 == 1 if doubtful else count % EVERY_NTH_IS_FRESH == 0
+        fresh = layer is Layer.TCP or fresh or nth
+        self.looks.append((began, backend, layer, fresh))
+        result, ends, rtt = self.world.look(backend, layer, began, fresh=fresh)
+        bounds = wish.connect if layer is Layer.TCP else wish.answer
+        silence = Result.TIMEOUT if layer is Layer.TCP else Result.SILENT
+        late = Observation(layer, silence, is_fresh=fresh)
+        seen = Observation(layer, result, rtt=rtt, is_fresh=fresh)
+        if ends > began + bounds.early and bounds.early < bounds.timeout:
+            self._post(began + bounds.early, Probed(backend, late, began, Timing.EARLY))
+        if ends > began + bounds.timeout:
+            self._post(began + bounds.timeout, Probed(backend, late, began))
+            if ends <= began + bounds.timeout + _GOES_ON_FOR:
+                self._post(ends, Probed(backend, seen, began, Timing.OVERDUE))
+        else:
+            self._post(ends, Probed(backend, seen, began))
+        pause = self._paces[backend, layer].pause(wish, began)
+        self._begin_at(began + pause, backend, layer)
+
+    def _post(self, time: float, probed: Probed) -> None:
+        self.at(time, lambda: self.monitor.take(probed, self.now))
