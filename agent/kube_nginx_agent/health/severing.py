@@ -121,6 +121,7 @@ class Severer:
             self._answering_since.setdefault(probed.backend, probed.began)
         else:
             self._answering_since.pop(probed.backend, None)
+            self._lonely.note_trouble(probed.backend, probed.began)
 
     def due(self, now: float) -> float | None:
         """Return when there is something to end, or to look for."""
