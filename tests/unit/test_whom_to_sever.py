@@ -171,7 +171,7 @@ def test_session_that_died_alone_is_ended_alone() -> None:
     bench.severer.note(probed(Result.OK, NOW - 1))
 
     assert pass_time(bench, 12) == [1]
-    assert "it alone had no answer for 10 s" in bench.lines[0]
+    assert "1 session ended, because nobody has acknowledged its data for 10 s" in bench.lines[0]
 
 
 def test_one_failed_connection_begins_the_seconds_anew() -> None:

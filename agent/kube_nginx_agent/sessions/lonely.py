@@ -21,8 +21,8 @@ ALONE_FOR = 10.0
 """Seconds. Linux tries again after about 0.2, 0.6, 1.4, 3.0 and 6.2 s of them."""
 
 CALM_FOR = 30.0
-"""Seconds. With 30 % of the packets lost each way and 10 s here, too, healthy sessions were ended in
-33 simulated hours, with 30 s none (docs/decisions/0007)."""
+"""Seconds. With 30 % of the packets lost each way and 10 s here, healthy sessions are ended in
+33 simulated hours; with 30 s none (docs/decisions/0007)."""
 
 _TIME_TO_ANSWER = 1.0
 """Seconds that the last try is given."""
