@@ -8,7 +8,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from kube_nginx_agent.net import own_address
 from kube_nginx_agent.net.own_address import is_own_address
 
 
@@ -23,6 +22,6 @@ def test_what_can_not_be_told_counts_as_own(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_args: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(own_address.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
 
     assert is_own_address(ip_address("192.0.2.1"))

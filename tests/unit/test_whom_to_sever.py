@@ -184,6 +184,14 @@ def test_one_failed_connection_begins_the_seconds_anew() -> None:
     assert pass_time(bench, 37) == []
 
 
+def test_failed_connection_that_nothing_follows_answers_for_nobody() -> None:
+    bench = Bench(stuck(1))
+    bench.severer.note(probed(Result.OK, NOW - 100))
+    bench.severer.note(probed(Result.TIMEOUT, NOW - 50))
+
+    assert pass_time(bench, 30) == []
+
+
 def test_readyz_on_its_kept_connection_is_no_new_connection() -> None:
     bench = Bench(stuck(1))
     bench.severer.note(probed(Result.OK, NOW - 100, Layer.READYZ))
