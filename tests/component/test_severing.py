@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
+import kube_nginx_agent
 from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.model import SocketAddress
@@ -250,6 +251,21 @@ def test_helper_ends_nothing_outside_nginx_s_unit(
         assert not stranger.is_ended
 
 
+def test_helper_needs_no_more_of_proc_than_its_unit_shows() -> None:
+    """psutil reads /proc/stat when it is imported, which ProcSubset=pid hides."""
+    program = (
+        "import sys, kube_nginx_agent.sessions.cut_helper as _; print('psutil' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(kube_nginx_agent.__file__).parents[1])},
+    )
+    assert said.stdout == "False\n"
+
+
 def test_helper_does_not_take_nonsense() -> None:
     assert ask_helper("192.0.2.1:6443 all").startswith("not understood")
 
@@ -342,7 +358,7 @@ def test_whose_a_socket_is_is_asked_once(
 def test_closed_processes_are_said(
     apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kube_nginx_agent.sessions.ownership.open_files_of", lambda _pid: iter(()))
+    monkeypatch.setattr("kube_nginx_agent.sessions.ownership.sockets_of", lambda _pid: None)
     monkeypatch.setattr("kube_nginx_agent.sessions.ownership.cgroup_id", lambda _pid: 1)
     with session_to(apis[0]) as client:
         bench = Bench(client)

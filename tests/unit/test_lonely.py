@@ -6,7 +6,7 @@ import random
 from typing import Callable, Mapping
 
 from kube_nginx_agent.model import SocketAddress
-from kube_nginx_agent.sessions.lonely import ALONE_FOR, Lonely
+from kube_nginx_agent.sessions.lonely import ALONE_FOR, CALM_FOR, Lonely
 from kube_nginx_agent.sessions.table import Session
 from unit.made_sessions import ONE, TWO, session, stuck
 
@@ -26,6 +26,8 @@ def found(
         now = 100.0 + step / 4
         sessions = frame(now)
         lonely.note(sessions, now)
+        if ONE not in answering(now):
+            lonely.note_trouble(ONE, now)
         for alone in lonely.alone(sessions, answering(now), now):
             first.setdefault(alone.inode, now - 100.0)
     return first
@@ -92,9 +94,16 @@ def test_after_an_outage_a_session_must_have_tried_again() -> None:
         last = 151.0 if now >= 151.0 else 125.4
         return [stuck(sent_ago=now - last)]
 
-    first = found(frame, 60, lambda now: {ONE: 130.0} if now >= 130.0 else {})
+    first = found(frame, 70, lambda now: {ONE: 130.0} if now >= 130.0 else {})
 
-    assert first == {1: 52.25}
+    assert first == {1: 29.75 + CALM_FOR}
+
+
+def test_session_that_has_not_tried_since_the_outage_may_go_on() -> None:
+    """Away for 110 s: the next try is only due at 203.0."""
+    at = found(lambda now: [stuck(sent_ago=now - 201.4)], 190, lambda _now: {ONE: 210.0})
+
+    assert at == {}
 
 
 def test_last_try_is_given_time_for_its_answer() -> None:
@@ -127,6 +136,8 @@ def test_30_percent_of_packets_lost_end_nobody() -> None:
             if step % 8 == 0:
                 passed = dice.random() < 0.49
                 answering = (answering or now) if passed else 0.0
+                if not passed:
+                    lonely.note_trouble(ONE, now)
             frame = [one.at(now) for one in sessions.values()]
             lonely.note(frame, now)
             ends += len(lonely.alone(frame, {ONE: answering} if answering else {}, now))

@@ -171,22 +171,30 @@ def test_session_that_died_alone_is_ended_alone() -> None:
     bench.severer.note(probed(Result.OK, NOW - 1))
 
     assert pass_time(bench, 12) == [1]
-    assert "it alone had no answer for 10 s" in bench.lines[0]
+    assert "1 session ended, because nobody has acknowledged its data for 10 s" in bench.lines[0]
 
 
 def test_one_failed_connection_begins_the_seconds_anew() -> None:
     bench = Bench(stuck(1))
-    bench.severer.note(probed(Result.OK, NOW - 9))
+    bench.severer.note(probed(Result.OK, NOW - 100))
     pass_time(bench, 8)
     bench.severer.note(probed(Result.TIMEOUT, NOW + 7))
     bench.severer.note(probed(Result.OK, NOW + 8))
 
-    assert pass_time(bench, 17) == []
+    assert pass_time(bench, 37) == []
+
+
+def test_failed_connection_that_nothing_follows_answers_for_nobody() -> None:
+    bench = Bench(stuck(1))
+    bench.severer.note(probed(Result.OK, NOW - 100))
+    bench.severer.note(probed(Result.TIMEOUT, NOW - 50))
+
+    assert pass_time(bench, 30) == []
 
 
 def test_readyz_on_its_kept_connection_is_no_new_connection() -> None:
     bench = Bench(stuck(1))
-    bench.severer.note(probed(Result.OK, NOW - 1, Layer.READYZ))
+    bench.severer.note(probed(Result.OK, NOW - 100, Layer.READYZ))
 
     assert pass_time(bench, 30) == []
 

@@ -34,6 +34,10 @@ _SAME_MOMENT = 0.05
 """Seconds: a conviction may date from the very packet that is heard of here, and two looks at one
 packet differ by the kernel's tick, 4 to 10 ms, and by what the reader was held up."""
 
+_ALONE = (
+    f"nobody has acknowledged its data for {ALONE_FOR:.0f} s, while new connections were answered"
+)
+
 _T = TypeVar("_T")
 
 
@@ -121,6 +125,7 @@ class Severer:
             self._answering_since.setdefault(probed.backend, probed.began)
         else:
             self._answering_since.pop(probed.backend, None)
+            self._lonely.note_trouble(probed.backend, probed.began)
 
     def due(self, now: float) -> float | None:
         """Return when there is something to end, or to look for."""
@@ -187,11 +192,11 @@ class Severer:
         died_alone = {session.identity for session in alone}
         for session in sessions:
             if session.local.ip in gone:
-                yield session, f"its address {session.local.ip} has left this node"
+                yield session, f"the address {session.local.ip} has left this node"
             elif session.backend in convicted:
                 yield session, convicted[session.backend]
             elif session.identity in died_alone:
-                yield session, f"it alone had no answer for {ALONE_FOR:.0f} s: others were answered"
+                yield session, _ALONE
             elif session.backend in removed:
                 yield session, "it was removed from the list"
 

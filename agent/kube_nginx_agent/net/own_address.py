@@ -13,6 +13,7 @@ def is_own_address(ip: IPAddress) -> bool:
 
     Binding asks the kernel's table of local addresses, which no list of interfaces is: all of
     127.0.0.0/8 is in it, and so are ``local`` routes. Nobody can notice it: no port is listened on.
+    With net.ipv4.ip_nonlocal_bind=1 every address counts as the node's.
     """
     family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
     try:

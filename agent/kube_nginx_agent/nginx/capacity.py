@@ -207,7 +207,7 @@ def _holder(listen: Iterable[SocketAddress]) -> str:
         entry
         for address in listen
         for entry in _ask(address, (ESTABLISHED, CLOSE_WAIT), remote_port=address.port)
-        if entry.inode
+        if entry.inode and (address.ip.is_unspecified or entry.remote == address)
     ]
     if not clients:
         return ""

@@ -16,7 +16,7 @@ import sys
 from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.net.sock_diag import diag_socket
 from kube_nginx_agent.node.files import names_in, read_proc
-from kube_nginx_agent.sessions.ownership import sockets_of
+from kube_nginx_agent.sessions.held import sockets_of
 from kube_nginx_agent.sessions.table import destroy_all, list_to
 
 MAX_MESSAGE = 64 * 1024  # bytes
@@ -68,7 +68,7 @@ def _answer(message: bytes) -> str:
     except ValueError:
         return "not understood: ADDRESS INODE..."
     try:
-        held, _ = sockets_of(_nginx_pids())
+        held = {inode for pid in _nginx_pids() for inode in sockets_of(pid) or ()}
         with diag_socket() as diag:
             found = list_to(diag, {backend})
             return str(destroy_all(diag, [s for s in found if s.inode in wanted & held]))
