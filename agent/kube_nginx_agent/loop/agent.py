@@ -26,7 +26,7 @@ from kube_nginx_agent.inbox import (
     StopRequested,
     Touch,
 )
-from kube_nginx_agent.intake.file_watch import Watch
+from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.model import Config, Desired, Node, Rendered
 from kube_nginx_agent.nginx.apply import Proof
@@ -83,7 +83,7 @@ class Agent:
         self._reporter = reporter
         self._sink = sink
         self._problems = problems
-        self._watch = Watch((paths.config, paths.live, paths.pid_file, paths.nginx), inbox.post)
+        self._watch = FileWatch((paths.config, paths.live, paths.pid_file, paths.nginx), inbox.post)
         self._master_watch = MasterWatch(inbox.post)
         self._next_poll = 0.0
         self._stopping: str | None = None
@@ -157,7 +157,7 @@ class Agent:
         if now >= self._next_poll:
             self._next_poll = now + POLL
             self._intake.poll(now)
-        self._watch_files()
+        self._watch_files(now)
         self._keep_run_folder()
         self._intake.look(now, at_once=at_once)
         is_decided = self._decide(now)
@@ -200,12 +200,14 @@ class Agent:
             message = f"{self._paths.run_dir}: {', '.join(repaired)} was gone and is put back"
             self._sink(kinds.RUN_FOLDER_REPAIRED, message, {})
 
-    def _watch_files(self) -> None:
-        self._watch.refresh()
-        if self._watch.is_working:
-            self._problems.ends("watch", "changes of files are seen at once again")
-        else:
-            self._problems.begins("watch", kinds.WATCH_LOST, self._watch.explain(POLL), {})
+    def _watch_files(self, now: float) -> None:
+        self._watch.refresh(now)
+        found = {problem.about: problem for problem in self._watch.problems()}
+        for about in self._problems.about("watch"):
+            if about not in found:
+                self._problems.ends(about, "changes of files are seen at once again")
+        for problem in found.values():
+            self._problems.begins(problem.about, problem.kind, problem.error, problem.fields)
 
     def _decide(self, now: float) -> bool:
         """Work out what nginx should do; return False if that has to wait for a moment.

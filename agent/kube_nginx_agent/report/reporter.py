@@ -10,7 +10,7 @@ from kube_nginx_agent import __version__
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
-from kube_nginx_agent.intake.file_watch import Watch
+from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.model import Desired, Server
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.node.files import FileError
@@ -42,20 +42,24 @@ class Reporter:
         self._nginx_version = nginx_version
         self._manager = ServiceManager()
         self._started_at, self._started = time.time(), time.monotonic()
-        self._said_alive = self._started
+        self._asked_alive = self._started
 
     @property
     def due(self) -> float | None:
         """When systemd wants to hear of us again."""
         interval = self._manager.watchdog_interval
-        return self._said_alive + interval / 3 if interval else None
+        return self._asked_alive + interval / 3 if interval else None
 
-    def say_alive(self, watch: Watch) -> None:
-        """Keep systemd's watchdog quiet, as long as our own sources are well."""
+    def say_alive(self, watch: FileWatch) -> None:
+        """Keep systemd's watchdog quiet, as long as our own sources are well.
+
+        ``refresh`` mends a watch whose threads have ended; where it can't, systemd starts us anew.
+        """
         due = self.due
-        if due is not None and time.monotonic() >= due and watch.is_alive():
-            self._said_alive = time.monotonic()
-            self._manager.alive()
+        if due is not None and time.monotonic() >= due:
+            self._asked_alive = time.monotonic()
+            if watch.is_alive():
+                self._manager.alive()
 
     def say_reloading(self) -> None:
         """Tell systemd that a reload has begun."""
