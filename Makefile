@@ -66,6 +66,16 @@ test-system: $(VENV) ## install, upgrade and remove the packages on booted Debia
 	@packaging/setup test
 	@$(VENV)/bin/python -m pytest -q -n 2 tests/documents tests/system
 
+.PHONY: test-versions
+test-versions: $(NGINX) ## the tests of watching and probing with old and new watchdog and requests
+	@packaging/setup run test
+	@tests/versions $(CACHE)
+
+.PHONY: mutation
+mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 ONLY="desired intake/settle")
+	@packaging/setup run test
+	@tests/mutation $(CACHE) $(or $(SECONDS),900) $(ONLY)
+
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
 

@@ -57,10 +57,15 @@ ALL_WELL = HealthView()
 
 
 def desire(
-    config: Config, resolved: Resolved, node: Node, health: HealthView = ALL_WELL
+    config: Config,
+    resolved: Resolved,
+    node: Node,
+    health: HealthView = ALL_WELL,
+    usable: tuple[SocketAddress, ...] = (),
 ) -> Desired:
     """Decide everything that nginx is to do.
 
+    ``usable`` are the wanted listen addresses that can be bound at present; () stands for all.
     Raise NoServerError when backends are configured but no name among them has an address: an
     empty upstream would turn every client away, so the caller keeps what it has.
     """
@@ -75,7 +80,7 @@ def desire(
     if config.balance.shuffle:
         servers.sort(key=lambda server: _digest(f"{node.id} {server.address}"))
     return Desired(
-        listen=listen,
+        listen=usable or listen,
         servers=tuple(_never_nobody(servers, count_failures=not health.none_passes)),
         method=config.balance.method,
         hash_salt=node.id if config.balance.salt is None else config.balance.salt,

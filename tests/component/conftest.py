@@ -140,6 +140,8 @@ def agent(folder: Path, nginx_binary: Path, listen: Address) -> Iterator[AgentPr
     """An agent with folders and a listen address of its own, not started yet."""
     with AgentProcess(folder, nginx_binary, listen) as agent:
         yield agent
+        unforeseen = agent.lines("internal error(?!.*: a mistake)")  # which one test makes
+    assert unforeseen == []
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ import ssl
 import time
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 from kube_nginx_agent.config.load import load_config
 from kube_nginx_agent.desired import desire
-from kube_nginx_agent.model import Desired, Node, Rendered, SocketAddress
+from kube_nginx_agent.model import Node, SocketAddress
 from kube_nginx_agent.nginx.apply import Applier, Proof
 from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.data_plane import DataPlane
+from kube_nginx_agent.nginx.decision import Goal
 from kube_nginx_agent.nginx.log import LogReader
 from kube_nginx_agent.nginx.process import (
     Process,
@@ -40,17 +41,6 @@ SECONDS = 10.0  # deadline of every wait
 NODE = Node(id="4f2a91c0d3e5", has_ipv6_loopback=False)
 
 
-class Goal(NamedTuple):
-    """What nginx should do, and the text that makes it."""
-
-    rendered: Rendered
-    desired: Desired
-
-    @property
-    def generation(self) -> str:
-        return self.rendered.generation
-
-
 class Rig:
     """nginx and what steers it, assembled as `cli.run` does."""
 
@@ -63,13 +53,12 @@ class Rig:
         self.supervisor = supervisor or Standalone(self.nginx, paths)
         self.log = LogReader(paths.log_socket)
         self.log.open(self.supervisor.worker_uid())
+        self._due: float | None = None
         self.said: list[tuple[Kind, str]] = []
         self.problems = Problems(self._note, time.time)
         self.applier = Applier(paths, self.nginx, self.supervisor, self.log)
         upgrader = Upgrader(self.nginx, paths)
-        self.data_plane = DataPlane(
-            self.applier, self.supervisor, upgrader, self._note, self.problems
-        )
+        self.data_plane = DataPlane(self.applier, self.supervisor, upgrader, self._note)
 
     def _note(self, kind: Kind, message: str, _fields: Fields) -> None:
         self.said.append((kind, message))
@@ -79,16 +68,30 @@ class Rig:
         servers = "".join(f"\n  - {backend}" for backend in backends) or " []"
         text = f'listen: "{listen or self.listen}"\nbackends:{servers}\n{more}'
         desired = desire(load_config(text.encode(), "backends.yaml").config, {}, NODE)
-        return Goal(render(desired, self.paths), desired)
+        rendered = render(desired, self.paths)
+        return Goal(rendered, desired, key=rendered.generation)
 
     def apply(self, goal: Goal) -> Proof:
         """Make it live and wait for the last of its workers: the proof needs only the first."""
-        proof = self.applier.apply(*goal)
+        proof = self.applier.apply(goal.rendered, goal.desired)
         self._wait_for_all_workers(goal)
         return proof
 
-    def reconcile(self, goal: Goal) -> Proof | None:
-        return self.data_plane.reconcile(*goal, time.monotonic())
+    def reconcile(self, *goals: Goal) -> Proof | None:
+        return self.reconcile_at(time.monotonic(), *goals)
+
+    def reconcile_at(self, now: float, *goals: Goal) -> Proof | None:
+        """Pass as the loop does, the most wanted goal first."""
+        proof = self.data_plane.reconcile(goals, now)
+        self.problems.update(self.data_plane.problems())
+        return proof
+
+    def is_due(self) -> bool:
+        """Whether the loop would pass now though nothing happens."""
+        now = time.monotonic()
+        due = self.data_plane.due(now)
+        self._due = due or self._due
+        return self._due is None or now >= self._due
 
     def reconcile_until_served(self, goal: Goal, seconds: float = SECONDS) -> None:
         """Pass as the loop does, each time that a pass is due, until nginx serves the goal."""
@@ -96,7 +99,7 @@ class Rig:
         self.reconcile(goal)
 
         def is_served() -> bool:
-            if self.data_plane.due is None or time.monotonic() >= self.data_plane.due:
+            if self.is_due():
                 self.reconcile(goal)
             return self.data_plane.served == goal.generation
 

@@ -125,7 +125,9 @@ def test_a_live_config_that_was_changed_is_restored_and_the_difference_said(
     agent.start(apis[:1])
     live = agent.state_dir / "kube-nginx.conf"
     text = live.read_text()
-    live.write_text(text.replace("max_fails=0", "max_fails=7"))
+    edited = live.with_name("edited")
+    edited.write_text(text.replace("max_fails=0", "max_fails=7"))
+    edited.replace(live)  # all at once, as editors do
     agent.wait_for_line("changed by another hand: it is restored")
     assert agent.lines(r"\+.*max_fails=7")
     assert live.read_text() == text
@@ -230,7 +232,7 @@ def test_reload_of_a_broken_list_tells_why_and_leaves_the_last_good_one(
 
 def test_reload_without_an_agent_says_so(agent: AgentProcess) -> None:
     asked = agent.cli("reload")
-    assert asked.returncode == 1
+    assert asked.returncode == 3
     assert "the agent is not running" in asked.stderr
     assert len(asked.stderr.splitlines()) == 1
 
@@ -248,6 +250,7 @@ def test_a_stop_ends_nginx_too_and_leaves_nothing_but_the_state(
     assert [path.name for path in agent.run_dir.iterdir()] == ["agent.lock"]
     assert {path.name for path in agent.state_dir.iterdir()} == {
         "kube-nginx.conf",
+        "spare",
         "last-good.conf",
         "accepted-backends.yaml",
     }

@@ -53,7 +53,7 @@ def test_applied_config_is_the_live_and_the_last_good_one(rig: Rig, stand_ins: S
     assert rig.paths.last_good.read_text() == goal.rendered.text
 
 
-def test_nothing_but_the_two_configs_is_left_in_the_state_folder(
+def test_nothing_but_the_configs_and_the_spare_is_left_in_the_state_folder(
     rig: Rig, stand_ins: StandIns
 ) -> None:
     one, two = stand_ins(2)
@@ -62,7 +62,7 @@ def test_nothing_but_the_two_configs_is_left_in_the_state_folder(
     rig.apply(rig.goal(two.address))
 
     left = {path.name for path in rig.paths.state_dir.iterdir()}
-    assert left == {rig.paths.live.name, rig.paths.last_good.name}
+    assert left == {rig.paths.live.name, rig.paths.last_good.name, rig.paths.spare.name}
 
 
 def test_every_connection_after_the_proof_goes_to_the_new_list(

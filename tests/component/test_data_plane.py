@@ -7,13 +7,15 @@ import os
 import signal
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Iterator
 
 import pytest
 
 from component.conftest import FreePort, StandIns
-from component.rig import SECONDS, Goal, Rig, halt, holder, session, who_answers
-from kube_nginx_agent.nginx import data_plane, healing, supervise
+from component.rig import SECONDS, Rig, halt, holder, session, who_answers
+from kube_nginx_agent.nginx import decision, limits
+from kube_nginx_agent.nginx.decision import Goal
 from kube_nginx_agent.nginx.process import Process, is_alive, is_stopped, send_signal
 from kube_nginx_agent.nginx.supervise import Attached, Standalone
 from kube_nginx_agent.node.paths import Paths
@@ -41,7 +43,7 @@ def goal(rig: Rig, api: StandIn) -> Goal:
 
 def astray_goal(rig: Rig, api: StandIn, nowhere: Address) -> Goal:
     """Return a goal whose config leads elsewhere than to the apiserver that it is to serve."""
-    return Goal(rig.goal(nowhere).rendered, rig.goal(api.address).desired)
+    return replace(rig.goal(nowhere), desired=rig.goal(api.address).desired)
 
 
 @pytest.fixture
@@ -115,10 +117,9 @@ def test_failed_goal_is_tried_ever_more_seldom(
     now, tries = 1000.0, []
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(4):
-        rig.data_plane.reconcile(*unreachable, now)
+        rig.reconcile_at(now, unreachable)
         tries.append(now)
-        assert rig.data_plane.due
-        now = rig.data_plane.due
+        now = rig.data_plane.due(now) or pytest.fail("it is not tried again")
 
     assert [later - earlier for earlier, later in zip(tries, tries[1:])] == [1.0, 2.0, 4.0]
 
@@ -153,9 +154,8 @@ def test_goal_that_becomes_possible_goes_live(
     rig.reconcile_until_served(later)
 
     assert who_answers(elsewhere) == api.name
-    assert rig.messages(kinds.PROBLEM_SOLVED) == [
-        f"generation {later.generation} is live after all"
-    ]
+    (message,) = rig.messages(kinds.PROBLEM_SOLVED)
+    assert message.startswith("over after ")
 
 
 def test_goal_that_leads_nowhere_is_no_success_because_nginx_serves_it(
@@ -310,9 +310,8 @@ def test_master_that_keeps_ending_is_started_ever_more_seldom(rig: Rig, goal: Go
     for _ in range(3):
         end_master(rig)
         now = time.monotonic()
-        rig.data_plane.reconcile(*goal, now)
-        assert rig.data_plane.due
-        waits.append(rig.data_plane.due - now)
+        rig.reconcile_at(now, goal)
+        waits.append((rig.data_plane.due(now) or now) - now)
         rig.reconcile_until_served(goal)
 
     assert waits == pytest.approx([0.1, 0.2, 0.4])
@@ -349,7 +348,7 @@ def test_last_good_config_is_started_when_the_master_ends_and_the_goal_fails(
 @pytest.fixture
 def attached(paths: Paths, listen: Address, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """An agent beside an nginx that others start and stop."""
-    monkeypatch.setattr(supervise, "_RESTART_TIMEOUT", 0.1)
+    monkeypatch.setattr(limits, "ADOPTION", 0.1)
     return Rig(paths, listen, Attached(paths))
 
 
@@ -473,7 +472,7 @@ def hang(rig: Rig) -> list[Process]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(healing, "_MUTE_FOR", 0.6)
+    monkeypatch.setattr(decision, "MUTE_FOR", 0.6)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -501,9 +500,8 @@ def test_mute_nginx_is_said(rig: Rig, goal: Goal) -> None:
 
     rig.reconcile_until_served(goal)
 
-    assert f"nginx (master {master.pid}) is hung: it is killed and started again" in rig.messages(
-        kinds.NGINX_HUNG
-    )
+    said = rig.messages(kinds.NGINX_HUNG)
+    assert any(line.startswith(f"nginx (master {master.pid}) is hung: ") for line in said)
 
 
 def test_nginx_that_is_mute_for_an_instant_is_left_alone(rig: Rig, goal: Goal) -> None:
@@ -527,7 +525,7 @@ def test_as_many_old_generations_serve_sessions_as_there_may_be(
             rig.reconcile(rig.goal(apis[number % 2].address))
             held.enter_context(session(rig.listen)).server()
 
-        assert rig.data_plane.draining == data_plane.MAX_DRAINING
+        assert rig.data_plane.draining == decision.MAX_DRAINING
         assert rig.messages(kinds.GENERATION_CUT) == []
 
 
@@ -586,16 +584,16 @@ def test_missing_binary_is_reported(own: Rig, api: StandIn) -> None:
     assert (problem.error.where, problem.error.what) == (str(own.paths.nginx), "there is no nginx")
 
 
-def test_new_goal_without_a_binary_leaves_the_last_good_one_served(
-    own: Rig, api: StandIn, stand_ins: StandIns
+def test_new_goal_goes_live_without_the_binary_because_the_running_one_reads_it(
+    own: Rig, stand_ins: StandIns
 ) -> None:
     (other,) = stand_ins(1)
     own.paths.nginx.unlink()
 
     own.reconcile(own.goal(other.address))
 
-    assert who_answers(own.listen) == api.name
-    assert len(own.messages(kinds.APPLY_FAILED)) == 1
+    assert who_answers(own.listen) == other.name
+    assert len(own.messages(kinds.UPGRADE_FAILED)) == 1
 
 
 def test_binary_that_comes_back_is_no_problem_any_more(own: Rig, api: StandIn) -> None:
@@ -624,6 +622,7 @@ def test_config_on_disk_that_does_not_start_is_reported(rig: Rig) -> None:
     rig.paths.live.write_text("nonsense on;\n")
 
     rig.data_plane.start_from_disk()
+    rig.problems.update(rig.data_plane.problems())
 
     (message,) = rig.messages(kinds.APPLY_FAILED)
     assert 'unknown directive "nonsense"' in message

@@ -77,10 +77,12 @@ def test_listener_whose_queue_is_full_is_mute(place: Path, listener: socket.sock
 
 
 @pytest.mark.parametrize("text", [b"", b"hello\n", b"4f2a91c one\n", b"\xff\xfe\n", b"x" * 1000])
-def test_what_is_no_answer_is_mute(place: Path, listener: socket.socket, text: bytes) -> None:
+def test_what_ends_without_an_answer_is_not_mute_but_full(
+    place: Path, listener: socket.socket, text: bytes
+) -> None:
     answer_with(listener, text)
 
-    assert ask(place, PATIENCE) is NoAnswer.MUTE
+    assert ask(place, PATIENCE) is NoAnswer.CLOSED
 
 
 def test_answer_may_come_in_parts(place: Path, listener: socket.socket) -> None:

@@ -16,7 +16,7 @@ from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.loop.agent import POLL
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Fields, choose_sink, prefix_sink, terminal_sink
-from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.notices.problems import Problem, Problems
 from support.address import Address
 from support.agent_process import AgentProcess
 
@@ -135,15 +135,16 @@ def test_a_problem_is_said_when_it_begins_when_it_changes_and_when_it_ends() -> 
 
     problems = Problems(sink, lambda: 42.0)
     for what in ("a", "a", "b"):
-        problems.begins("disk", kinds.APPLY_FAILED, AgentError(what), {"STEP": "test"})
-    assert [problem.since for problem in problems.all()] == [42.0]
-    problems.ends("disk", "over")
-    problems.ends("disk", "over")
+        problem = Problem("disk", kinds.APPLY_FAILED, AgentError(what), {"STEP": "test"})
+        problems.update([problem])
+    assert [open_.since for open_ in problems.all()] == [42.0]
+    problems.update([])
+    problems.update([])
 
     assert [(kind, message) for kind, message, _ in said] == [
         ("apply failed", "a"),
         ("apply failed", "b"),
-        ("problem solved", "over"),
+        ("problem solved", "over after 0 s: b"),
     ]
     assert said[0][2] == {"STEP": "test", "REASON": "a"}
 

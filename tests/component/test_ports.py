@@ -128,7 +128,7 @@ def test_address_of_another_host_is_refused() -> None:
 
 
 def test_address_that_nobody_holds_is_no_reason_to_end_a_process() -> None:
-    assert refusal(Address("192.0.2.1", 8443)).hint == "change listen"
+    assert "end" not in refusal(Address("192.0.2.1", 8443)).hint
 
 
 def test_nginx_may_keep_its_own_address(rig: Rig) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from component.conftest import StandIns
 from component.rig import SECONDS, Rig, halt, holder, session
-from kube_nginx_agent.nginx import supervise
+from kube_nginx_agent.nginx import limits, supervise
 from kube_nginx_agent.nginx.binary import NginxError
 from kube_nginx_agent.nginx.process import is_alive
 from kube_nginx_agent.nginx.supervise import Attached, Standalone
@@ -90,7 +90,7 @@ def test_nginx_whose_port_is_held_says_which(installed: Rig) -> None:
 def test_program_that_leaves_no_pid_file_is_no_nginx(
     own_binary_rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_PID_FILE_TIMEOUT", 0.2)
+    monkeypatch.setattr(limits, "PID_FILE", 0.2)
     own_binary_rig.paths.nginx.unlink()
     own_binary_rig.paths.nginx.symlink_to("/bin/true")
 
@@ -166,7 +166,7 @@ def test_start_waits_for_the_service_manager(installed: Rig, attached: Attached)
 def test_nginx_that_was_stopped_by_the_administrator_is_left_so(
     installed: Rig, attached: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_RESTART_TIMEOUT", 0.1)
+    monkeypatch.setattr(limits, "ADOPTION", 0.1)
 
     with pytest.raises(NginxError, match="not running; `systemctl start kube-nginx`"):
         attached.start()

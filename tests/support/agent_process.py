@@ -19,8 +19,9 @@ from support.address import Address
 from support.process import Closing, StartError, wait_until
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
-PYTHON = Path(sys.executable).resolve()
-"""The distribution's, which the daemon runs on, and not that of a virtual environment."""
+PYTHON = Path(os.environ.get("KUBE_NGINX_TEST_PYTHON") or Path(sys.executable).resolve())
+"""The distribution's, which the daemon runs on, and not that of a virtual environment; but that of
+`make test-versions` where it asks for it."""
 
 LIVE = r"generation [0-9a-f]+ is live on"
 SECONDS = 8.0
@@ -37,7 +38,9 @@ def command(*arguments: object) -> list[str]:
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """Return the environment for `command`."""
-    return {**os.environ, "PYTHONPATH": str(AGENT), **(extra or {})}
+    # Strict: a part that asks to be woken in the past is a fault that is said.
+    strict = {"KUBE_NGINX_AGENT_STRICT": "1"}
+    return {**os.environ, "PYTHONPATH": str(AGENT), **strict, **(extra or {})}
 
 
 def run_cli(

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parents[2]
 NEWER_VERSION = "99.0"
 """The version of the upgrade; its nginx differs in the words of ``nginx -V``."""
 
-_KEPT = 6
+_KEPT = 8
 _KEY = "system tests <system-tests@packages.invalid>"
 
 
@@ -43,9 +43,12 @@ def build_newer_debs() -> Path:
         return _build("deb", tree)
 
 
-def build_rpms() -> Path:
-    """Return a folder with the rpms of this tree, built with Debian's rpmbuild."""
-    return _build("rpm", HERE)
+def build_rpms(carried: str = "") -> Path:
+    """Return a folder with the rpms of this tree, built with Debian's rpmbuild.
+
+    ``carried`` names the Python package that they bring along.
+    """
+    return _build("rpm", HERE, carried)
 
 
 @contextmanager
@@ -65,17 +68,18 @@ def signed_repository(debs: Path) -> Iterator[Path]:
         yield repository
 
 
-def _build(kind: str, tree: Path) -> Path:
+def _build(kind: str, tree: Path, carried: str = "") -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "kube-nginx-agent" / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        built = folder / f"{kind}-{_state_of(tree)}"
+        built = folder / f"{kind}{carried}-{_state_of(tree)}"
         if not built.exists():
             _forget_all_but_the_latest(folder)
             with tempfile.TemporaryDirectory(dir=folder) as part:
-                _run(str(tree / "packaging" / kind / "build"), part)
+                environment = {**os.environ, "CARRY": carried}
+                _run(str(tree / "packaging" / kind / "build"), part, environment=environment)
                 shutil.copytree(part, built)
         built.touch()
     return built

@@ -21,10 +21,11 @@ _PACKAGES = (
     "procps",
     # What the package depends on: the booted machine has no network to get it from.
     "python3",
-    "python3-jsonschema",
     "python3-psutil",
+    "python3-requests",
     "python3-sdnotify",
     "python3-systemd",
+    "python3-watchdog",
     "python3-yaml",
 )
 _APT_SETTINGS = ("Acquire::Check-", "Acquire::http", "Acquire::https", "Acquire::Retries")

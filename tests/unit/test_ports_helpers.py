@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -41,7 +42,9 @@ def test_address_of_proc_is_read_on_a_big_endian_machine(
 
 
 def test_holder_is_named_with_pid_and_user() -> None:
-    error = AddressHeldError(address("127.0.0.1:8443"), "", Holder("www-data", 812, "haproxy"))
+    error = AddressHeldError(
+        address("127.0.0.1:8443"), errno.EADDRINUSE, Holder("www-data", 812, "haproxy")
+    )
 
     assert str(error) == (
         "127.0.0.1:8443: it is held by haproxy (pid 812, user www-data); "
@@ -50,7 +53,7 @@ def test_holder_is_named_with_pid_and_user() -> None:
 
 
 def test_holder_that_may_not_be_known_is_named_by_its_user_with_a_way_to_find_it() -> None:
-    error = AddressHeldError(address("[::1]:8443"), "", Holder("root", None, ""))
+    error = AddressHeldError(address("[::1]:8443"), errno.EADDRINUSE, Holder("root", None, ""))
 
     assert str(error) == (
         "[::1]:8443: it is held by a process of user root; "
@@ -59,9 +62,16 @@ def test_holder_that_may_not_be_known_is_named_by_its_user_with_a_way_to_find_it
 
 
 def test_address_without_a_holder_has_the_reason() -> None:
-    error = AddressHeldError(address("10.0.0.1:8443"), "it can't be listened on: no such", None)
+    error = AddressHeldError(address("10.0.0.1:8443"), errno.EADDRNOTAVAIL, None)
 
-    assert error.what == "it can't be listened on: no such"
+    assert error.what == "it can't be listened on: Cannot assign requested address"
+    assert "net.ipv4.ip_nonlocal_bind=1" in error.hint
+
+
+def test_privileged_port_is_told_with_the_sysctl_that_frees_it() -> None:
+    error = AddressHeldError(address("127.0.0.1:443"), errno.EACCES, None)
+
+    assert "net.ipv4.ip_unprivileged_port_start to 443" in error.hint
 
 
 def test_user_without_a_name_is_a_number() -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Sequence
 
 from kube_nginx_agent.cli import check, options, reload, render, run, status, version
 from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.report.status_file import NotRunningError, Verdict
+
+_INTERRUPTED = 130
+"""128 and SIGINT's number, as shells have it."""
 
 VERBS = (run, check, render, status, reload, version)
 
@@ -16,20 +21,31 @@ VERBS = (run, check, render, status, reload, version)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (each verb's ``--help`` says which)."""
     parser = options.parser(VERBS)
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.parse_args(arguments)
         code: int = chosen.verb(chosen)
         sys.stdout.flush()
     except ConfigError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
+        _complain("\n".join(error.lines()))
         return 1
+    except NotRunningError as error:
+        _complain(f"kube-nginx-agent: {error}")
+        return Verdict.NOT_RUNNING
     except AgentError as error:
-        print(f"kube-nginx-agent: {error}", file=sys.stderr)
-        return 3 if chosen.verb is status.execute else 1
+        _complain(f"kube-nginx-agent: {error}")
+        return Verdict.UNKNOWN if chosen.verb is status.execute else 1
     except KeyboardInterrupt:
-        return 1
-    except BrokenPipeError:
-        # The reader has seen enough; what is still to be flushed at exit must not complain of it.
+        return _INTERRUPTED
+    except OSError as error:
+        # The reader has seen enough, or the disk behind standard output is full; what is still to
+        # be flushed at exit must not complain of it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            _complain(f"kube-nginx-agent: standard output can't be written: {error.strerror}")
         return 1
     return code
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # closed, full, or not there at all
+        print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Iterable, Protocol
 
 from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.node.files import is_folder, is_there
 from kube_nginx_agent.node.paths import Paths
 
 _EPILOG = """\
@@ -101,7 +102,7 @@ def paths(chosen: argparse.Namespace) -> Paths:
     names = ("config", "nginx", "state_dir", "run_dir")
     found = {name: given[name].absolute() for name in names if name in given}
     for name in ("state_dir", "run_dir"):
-        if name in found and found[name].exists() and not found[name].is_dir():
+        if name in found and is_there(found[name]) and not is_folder(found[name]):
             option = f"--{name.replace('_', '-')}"
             raise AgentError("it is not a folder", where=str(found[name]), hint=f"see {option}")
     return Paths(**found)

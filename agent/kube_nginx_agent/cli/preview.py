@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Tuple
 
 from kube_nginx_agent.config.load import Loaded, load_config
@@ -39,9 +41,15 @@ def preview(paths: Paths) -> Preview:
 
 
 def _resolve(loaded: Loaded) -> list[NameAnswered]:
+    """Ask for all names at once; in threads that an interrupt need not wait for."""
     targets = (backend.target for backend in loaded.config.backends)
     names = sorted({target.name for target in targets if isinstance(target, HostName)})
-    if not names:
-        return []
-    with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        return list(pool.map(resolve, names))
+    answers: queue.SimpleQueue[NameAnswered] = queue.SimpleQueue()
+    for name in names:
+        ask = partial(_ask, name, answers)
+        threading.Thread(target=ask, name=f"dns-{name}", daemon=True).start()
+    return sorted((answers.get() for _ in names), key=lambda answer: answer.name)
+
+
+def _ask(name: str, answers: queue.SimpleQueue[NameAnswered]) -> None:
+    answers.put(resolve(name))

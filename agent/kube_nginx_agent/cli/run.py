@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from kube_nginx_agent.cli import options
@@ -14,18 +15,23 @@ from kube_nginx_agent.health.nginx_errors import backend_in_trouble
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import Inbox, NginxComplained
+from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.intake.intake import Intake
-from kube_nginx_agent.loop.agent import Agent
+from kube_nginx_agent.loop.agent import Agent, Fleet, Inputs, Voice
 from kube_nginx_agent.loop.signals import post_signals
+from kube_nginx_agent.loop.threads import say_dead_threads
 from kube_nginx_agent.nginx.apply import Applier
 from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
+from kube_nginx_agent.nginx.process import identify
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
 from kube_nginx_agent.node.facts import discover_node, spread
+from kube_nginx_agent.node.files import FileError, make_folder
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.node.run_folder import RunFolder
+from kube_nginx_agent.node.waiting import wait_again
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink, choose_sink
 from kube_nginx_agent.notices.problems import Problems
@@ -45,6 +51,9 @@ Exit code:
   1  it could not start; the last line says why
 """
 
+
+_ALERTS = ("alert", "crit", "emerg")
+"""Levels of nginx's log that are said again here; errors of single connections are no news."""
 
 _REMOVAL_GRACE = (10.0, 30.0)
 """Seconds for which the sessions of a removed backend go on, different on each node: its clients
@@ -69,22 +78,33 @@ def execute(chosen: argparse.Namespace) -> int:
     sink = choose_sink()
     try:
         paths = options.paths(chosen)
-        _make_folders(paths)
+        with suppress(FileError):  # what can't be written is said when it is to be written
+            make_folder(paths.state_dir)
+        _make_run_dir(paths)
         nginx = Nginx(paths.nginx)
         supervisor: Supervisor = Standalone(nginx, paths) if chosen.standalone else Attached(paths)
         inbox = Inbox()
-        log = LogReader(paths.log_socket, lambda message: _post_trouble(inbox, message))
-        run_folder = RunFolder(paths, log, supervisor.worker_uid())
+        log = LogReader(paths.log_socket, lambda message: _hear(inbox, sink, message))
+        run_folder = RunFolder(paths, log, supervisor.worker_uid(), str(identify(os.getpid())))
         run_folder.open()
-        post_signals(inbox)
-        agent = _assemble(paths, nginx, supervisor, inbox, log, run_folder, sink)
     except AgentError as error:
         sink(kinds.AGENT_FAILED, str(error), {})
         return 1
-    agent.run()
+    post_signals(inbox)
+    say_dead_threads(sink)
+    code = _assemble(paths, nginx, supervisor, inbox, log, run_folder, sink).run()
+    wait_again()
     supervisor.stop()
     run_folder.clean()
-    return 0
+    return code
+
+
+def _make_run_dir(paths: Paths) -> None:
+    try:
+        make_folder(paths.run_dir)
+    except FileError as error:
+        hint = "run as the user that owns it, or choose another: --run-dir"
+        raise AgentError(error.what, where=error.where, hint=hint) from error
 
 
 def _assemble(  # noqa: PLR0913 - the one place where all parts meet
@@ -98,47 +118,32 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
 ) -> Agent:
     node = discover_node()
     problems = Problems(sink, time.time)
+    reporter = Reporter(paths, problems)
     applier = Applier(paths, nginx, supervisor, log)
+    upgrader = Upgrader(nginx, paths)
+    data_plane = DataPlane(applier, supervisor, upgrader, sink, reporter.say_alive)
     sessions = SessionWatch(supervisor.worker_uid(), inbox.post)
     sessions.start()
-    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink, problems)
+    monitor = Monitor(Prober(inbox.post, node.id), sessions, sink)
     grace = spread(node, "removal grace", *_REMOVAL_GRACE)
-    severer = Severer(monitor, sessions, Cutter(paths.cut_socket), grace, sink, problems)
+    severer = Severer(monitor, sessions, Cutter(paths.cut_socket), grace, sink)
+    files = (paths.config, paths.live, paths.pid_file, paths.generation_socket, paths.nginx)
+    watch = FileWatch(files, inbox.post)
     return Agent(
-        paths=paths,
-        node=node,
-        inbox=inbox,
-        intake=Intake(paths, sink, problems, inbox.post),
-        monitor=monitor,
-        severer=severer,
-        data_plane=DataPlane(applier, supervisor, Upgrader(nginx, paths), sink, problems),
-        run_folder=run_folder,
-        reporter=Reporter(paths, problems, nginx.version()),
-        sink=sink,
-        problems=problems,
+        paths,
+        inbox,
+        Inputs(Intake(paths, sink, inbox.post), watch, run_folder, discover_node),
+        Fleet(monitor, severer),
+        data_plane,
+        Voice(sink, problems, reporter),
+        is_strict=os.environ.get("KUBE_NGINX_AGENT_STRICT") == "1",
     )
 
 
-def _post_trouble(inbox: Inbox, message: LogMessage) -> None:
+def _hear(inbox: Inbox, sink: Sink, message: LogMessage) -> None:
+    """Take a line of nginx's error log: trouble with a backend, or something worth telling."""
     backend = backend_in_trouble(message.text)
     if backend:
         inbox.post(NginxComplained(backend))
-
-
-def _make_folders(paths: Paths) -> None:
-    for folder in (paths.state_dir, paths.run_dir):
-        _make_writable(folder)
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise AgentError(
-            f"the folder can't be written: {error.strerror}",
-            where=str(folder),
-            hint="run as the user that owns it, or choose others: --state-dir, --run-dir",
-        ) from error
+    elif message.level in _ALERTS:
+        sink(kinds.NGINX_SAYS, f"nginx: {message.text}", {"NGINX_PID": str(message.pid)})

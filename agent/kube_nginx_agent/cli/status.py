@@ -12,8 +12,8 @@ from kube_nginx_agent.cli import options
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.report.status_file import Verdict, read_status
 
-_STALE = 60.0
-"""Seconds; the agent reports at least every 10 s, unless it is stopped or hung."""
+_STALE = 15.0
+"""Seconds; the agent reports each 10 s, unless it is stopped, hung, or waits for nginx."""
 
 _COLUMNS = ("BACKEND", "STATE", "SINCE", "RTT", "SESSIONS", "CUT", "WHY")
 
@@ -21,8 +21,9 @@ _MORE = """\
 Exit code:
   0  well: the list of backends.yaml is live
   1  degraded: something is wrong, but nginx serves; the output says what
-  2  down: nginx serves nothing
+  2  down: a new client would reach no apiserver
   3  the agent is not running
+  4  it can't be told: the agent's report is missing, or closed to this user
 """
 
 
@@ -39,7 +40,7 @@ def execute(chosen: argparse.Namespace) -> int:
     content = read_status(Paths(run_dir=chosen.run_dir.absolute()))
     age = time.time() - content["updated_at"]
     if age > _STALE:
-        print(f"the agent has not reported for {_ago(age)}: it may hang", file=sys.stderr)
+        print(f"this is {_ago(age)} old: the agent has not reported since", file=sys.stderr)
         content["verdict"] = max(Verdict.DEGRADED, Verdict[content["verdict"].upper()]).name.lower()
     print(json.dumps(content, indent=2) if chosen.json else _as_text(content))
     return int(Verdict[content["verdict"].upper()])

@@ -7,13 +7,12 @@ import json
 import re
 from functools import cache
 from importlib import resources
-from typing import Any, Iterable, Iterator
-
-import jsonschema
+from typing import Any, Iterable
 
 from kube_nginx_agent.config.addresses import parse_address, parse_target
 from kube_nginx_agent.config.document import QUOTE_IPV6, Document
 from kube_nginx_agent.config.flaws import Path, Position, Problem, printable
+from kube_nginx_agent.config.rules import Misfit, Rules
 
 _TYPE_WORDS = {
     "object": "a mapping",
@@ -23,40 +22,12 @@ _TYPE_WORDS = {
     "boolean": "true or false",
 }
 
-_formats = jsonschema.FormatChecker(formats=())
-
-
-@_formats.checks("backend-address", raises=ValueError)
-def _is_backend_address(value: object) -> bool:
-    return not isinstance(value, str) or bool(parse_target(value))
-
-
-@_formats.checks("listen-address", raises=ValueError)
-def _is_listen_address(value: object) -> bool:
-    return not isinstance(value, str) or bool(parse_address(value))
-
-
-def _is_whole_number(_: Any, value: object) -> bool:
-    """JSON Schema takes 3.0 for an integer, nginx does not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _matches_whole(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[Any]:
-    """Check a pattern; the usual search lets a newline at the end pass."""
-    if validator.is_type(value, "string") and not re.fullmatch(pattern, value):
-        yield jsonschema.ValidationError("the pattern does not match")
-
-
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft7Validator,
-    {"pattern": _matches_whole},
-    type_checker=jsonschema.Draft7Validator.TYPE_CHECKER.redefine("integer", _is_whole_number),
-)
+_FORMATS = {"backend-address": parse_target, "listen-address": parse_address}
 
 
 @cache
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 7, the newest that EL 9's validator knows)."""
+    """Return the JSON Schema (draft 7, which every editor's validator knows)."""
     file = resources.files("kube_nginx_agent.config") / "backends.schema.json"
     loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return loaded
@@ -64,44 +35,43 @@ def schema() -> dict[str, Any]:
 
 def validate(document: Document) -> list[Problem]:
     """Return everything in which the document differs from the schema."""
-    validator = _Validator(schema(), format_checker=_formats)
     problems: dict[Path, Problem] = {}
-    for error in validator.iter_errors(document.value):
-        for problem in _explain(error, document):
+    for misfit in Rules(schema(), _FORMATS).misfits(document.value):
+        for problem in _explain(misfit, document):
             if problem.path not in document.void:
                 problems.setdefault(problem.path, problem)
     return list(problems.values())
 
 
-def _explain(error: Any, document: Document) -> list[Problem]:
-    path: Path = tuple(error.absolute_path)
-    if error.validator == "additionalProperties":
-        return _unknown_keys(error, path, document)
-    if error.validator == "required":
-        return _missing_key(error, path, document)
-    what, hint = _value_words(error, quoted=path in document.quoted)
+def _explain(misfit: Misfit, document: Document) -> list[Problem]:
+    path = misfit.path
+    if misfit.rule == "additionalProperties":
+        return _unknown_keys(misfit, path, document)
+    if misfit.rule == "required":
+        return _missing_key(misfit, path, document)
+    what, hint = _value_words(misfit, quoted=path in document.quoted)
     return [Problem(position_of(document, path), path, what, hint)]
 
 
-def _missing_key(error: Any, path: Path, document: Document) -> list[Problem]:
-    missing = next(key for key in error.validator_value if key not in error.instance)
-    known = error.schema["properties"]
-    strangers = [key for key in error.instance if key not in known]
-    if _split_address(error.instance) or missing in [_meant(key, known) for key in strangers]:
+def _missing_key(misfit: Misfit, path: Path, document: Document) -> list[Problem]:
+    missing = next(key for key in misfit.limit if key not in misfit.value)
+    known = misfit.schema["properties"]
+    strangers = [key for key in misfit.value if key not in known]
+    if _split_address(misfit.value) or missing in [_meant(key, known) for key in strangers]:
         return []  # told as an unknown key
     hint = "every entry needs one" if path else 'an empty list is written "backends: []"'
     return [Problem(position_of(document, path), (*path, missing), "the key is missing", hint)]
 
 
-def _unknown_keys(error: Any, path: Path, document: Document) -> list[Problem]:
-    known = error.schema["properties"]
-    address = _split_address(error.instance) if "address" in known else ""
+def _unknown_keys(misfit: Misfit, path: Path, document: Document) -> list[Problem]:
+    known = misfit.schema["properties"]
+    address = _split_address(misfit.value) if "address" in known else ""
     if address:
         what = "the colon makes this a mapping"
         return [Problem(position_of(document, path), path, what, f"write {address}")]
     return [
         Problem(document.keys[(*path, key)], (*path, key), "unknown key", _key_hint(key, known))
-        for key in error.instance
+        for key in misfit.value
         if key not in known
     ]
 
@@ -134,10 +104,10 @@ def _meant(word: str, known: Iterable[str]) -> str:
     return near[0] if near else ""
 
 
-def _value_words(error: Any, *, quoted: bool) -> tuple[str, str]:
-    value, rule, limit = error.instance, error.validator, error.validator_value
+def _value_words(misfit: Misfit, *, quoted: bool) -> tuple[str, str]:
+    value, rule, limit = misfit.value, misfit.rule, misfit.limit
     if rule == "format":
-        return str(error.cause), ""
+        return misfit.cause, ""
     if rule in ("minimum", "maximum"):
         word = "least" if rule == "minimum" else "most"
         return f"{_show(value)} is out of range", f"it is at {word} {limit}"
@@ -145,7 +115,7 @@ def _value_words(error: Any, *, quoted: bool) -> tuple[str, str]:
         return "the list is empty", "name one, or leave the key out"
     if rule == "maxItems":
         return f"the list has {len(value)} entries", f"at most {limit} are allowed"
-    return _misfit(value, quoted=quoted), _right_value(error, quoted=quoted)
+    return _misfit(value, quoted=quoted), _right_value(misfit, quoted=quoted)
 
 
 def _misfit(value: Any, *, quoted: bool) -> str:
@@ -154,12 +124,12 @@ def _misfit(value: Any, *, quoted: bool) -> str:
     return f'"{_show(value)}" does not fit here' if quoted else f"{_show(value)} does not fit here"
 
 
-def _right_value(error: Any, *, quoted: bool) -> str:
-    value, limit = error.instance, error.validator_value
+def _right_value(misfit: Misfit, *, quoted: bool) -> str:
+    value, limit = misfit.value, misfit.limit
     if isinstance(value, list) and len(value) == 1 and str(value[0]).count(":") > 1:
         return QUOTE_IPV6
-    expected = error.schema.get("$comment", "").partition("expected: ")[2]
-    if error.validator == "enum":
+    expected = misfit.schema.get("$comment", "").partition("expected: ")[2]
+    if misfit.rule == "enum":
         near = _meant(value, limit) if isinstance(value, str) else ""
         return f'did you mean "{near}"?' if near else f"use {expected or ', '.join(limit)}"
     if quoted and limit in ("integer", "boolean"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Iterable
 
-from kube_nginx_agent.desired import ALL_WELL, connect_timeout_for
+from kube_nginx_agent.desired import ALL_WELL, HealthView, connect_timeout_for
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health import fleet
 from kube_nginx_agent.health.machine import Health, State, hint, is_out, observe, reconsider
@@ -16,7 +15,7 @@ from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
-from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.notices.problems import Problem
 from kube_nginx_agent.observation import Layer, Observation, Result
 from kube_nginx_agent.sessions.session_watch import SessionWatch
 from kube_nginx_agent.sessions.table import has_sent
@@ -33,7 +32,6 @@ class Monitor:
         prober: Prober,
         sessions: SessionWatch,
         sink: Sink,
-        problems: Problems,
     ) -> None:
         """Take the tools; nothing is probed before ``want``."""
         self.healths: dict[SocketAddress, Health] = {}
@@ -47,9 +45,8 @@ class Monitor:
         self._sessions = sessions
         self._new_until = 0.0
         self._sink = sink
-        self._problems = problems
+        self._wrong: dict[str, Problem] = {}
         self._has_list = False
-        self._told: object = None
 
     def want(self, backends: Iterable[SocketAddress], check: HealthCheck, now: float) -> None:
         """Watch over these backends from now on."""
@@ -65,22 +62,28 @@ class Monitor:
             self._new_until = now + _FIRST_LOOK
         for backend in self.healths.keys() - wanted:
             del self.healths[backend]
-            self._problems.ends(_about(backend))
+            self._wrong.pop(_about(backend), None)
         self._has_list = self._has_list or bool(wanted)
         self._prober.want(wanted, check, self._make_readyz)
 
-    @property
-    def due(self) -> float | None:
-        """When time alone changes something."""
+    def due(self, now: float) -> float | None:
+        """Return when time alone changes something."""
         dues = [health.due for health in self.healths.values()]
-        now = time.monotonic()
+        if self.is_waiting_for_first_look(now):
+            dues.append(self._new_until)
         return min((due for due in dues if due is not None and due > now), default=None)
 
-    def has_news(self) -> bool:
-        """Tell, once, whether nginx or the status file should follow a change."""
-        now = (self.connect_timeout, tuple((b, h.state) for b, h in self.healths.items()))
-        before, self._told = self._told, now
-        return now != before
+    def view(self) -> HealthView:
+        """Return what the health of the backends means to nginx."""
+        return HealthView(
+            out=fleet.out_of_use(self.healths),
+            none_passes=bool(self.healths) and fleet.outlook(self.healths) is fleet.Outlook.NONE,
+            connect_timeout=self.connect_timeout,
+        )
+
+    def problems(self) -> Iterable[Problem]:
+        """Yield who is out, and that nobody is left."""
+        yield from self._wrong.values()
 
     def is_waiting_for_first_look(self, now: float) -> bool:
         """Tell whether a backend was added whose first look will be there in a moment."""
@@ -135,26 +138,25 @@ class Monitor:
         self.healths[backend] = after
         if is_out(after) and after.state is not before.state:
             kind = kinds.BACKEND_DOWN if after.state is State.DOWN else kinds.BACKEND_DRAINING
-            self._problems.begins(
-                _about(backend), kind, _reason(backend, after), _fields(backend, after)
-            )
+            reason, fields = _reason(backend, after), _fields(backend, after)
+            self._wrong[_about(backend)] = Problem(_about(backend), kind, reason, fields)
         elif is_out(before) and not is_out(after):
             lasted = f"{now - before.since:.1f} s"
-            self._problems.ends(_about(backend))
+            self._wrong.pop(_about(backend), None)
             message = f"{backend}: it is up again after {lasted}"
             self._sink(kinds.BACKEND_UP, message, {"BACKEND": str(backend), "STATE": "up"})
 
     def _say_outlook(self) -> None:
         if fleet.outlook(self.healths) is not fleet.Outlook.NONE:
-            self._problems.ends("fleet", "an apiserver is up again")
+            self._wrong.pop("fleet", None)
             return
-        if self._problems.about("fleet"):
+        if "fleet" in self._wrong:
             return  # Said when it began; on the way back the causes change one by one.
         network = fleet.is_own_network(self.healths)
         what = "no apiserver passes its checks: all stay in, and nginx tries them all"
         hint_ = "look at this node's own network first" if network else "look at the apiservers"
         error = AgentError(what, hint=hint_)
-        self._problems.begins("fleet", kinds.ALL_DOWN, error, {})
+        self._wrong["fleet"] = Problem("fleet", kinds.ALL_DOWN, error)
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)

@@ -9,7 +9,7 @@ from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
-from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.notices.problems import Problem
 from kube_nginx_agent.observation import Result
 from kube_nginx_agent.sessions.cutting import CutError, Cutter
 from kube_nginx_agent.sessions.session_watch import SessionWatch
@@ -27,14 +27,13 @@ _LOOK_SOON = 0.1
 class Severer:
     """Ends sessions once nginx gives the backend no new ones."""
 
-    def __init__(  # noqa: PLR0913 - what it ties together
+    def __init__(
         self,
         monitor: Monitor,
         sessions: SessionWatch,
         cutter: Cutter,
         removal_grace: float,
         sink: Sink,
-        problems: Problems,
     ) -> None:
         """Take the tools; ``removal_grace`` is how long (s) a removed backend keeps sessions."""
         self.ended: dict[SocketAddress, int] = {}
@@ -47,13 +46,17 @@ class Severer:
         self._removed: dict[SocketAddress, float] = {}
         self._look_again: float | None = None
         self._sink = sink
-        self._problems = problems
+        self._error: CutError | None = None
 
-    @property
-    def due(self) -> float | None:
-        """When there is something to end, or to look for."""
+    def due(self, now: float) -> float | None:
+        """Return when there is something to end, or to look for."""
         dues = [*self._removed.values(), *([self._look_again] if self._look_again else [])]
-        return min(dues, default=None)
+        return min((due for due in dues if due > now), default=None)
+
+    def problems(self) -> Iterable[Problem]:
+        """Yield why sessions can't be ended."""
+        if self._error:
+            yield Problem("cut", kinds.CUT_FAILED, self._error)
 
     def want(self, backends: Iterable[SocketAddress], now: float) -> None:
         """Take the list as it is now; who is no longer on it keeps its sessions for a while."""
@@ -103,11 +106,11 @@ class Severer:
         try:
             count = self._cutter.cut(sessions)
         except CutError as error:
-            self._problems.begins("cut", kinds.CUT_FAILED, error, {})
+            self._error = error
             return
+        self._error = None
         if not count:
             return
-        self._problems.ends("cut")
         self.ended[backend] = self.ended.get(backend, 0) + count
         noun = "session" if count == 1 else "sessions"
         message = f"{backend}: {count} {noun} ended, because {why}"

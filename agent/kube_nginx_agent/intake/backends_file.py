@@ -1,11 +1,9 @@
-"""The administrator's file: its bytes once they have settled, and the last valid ones."""
+"""The administrator's file: its bytes once they have settled, and the last ones that were live."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import Loaded, load_config
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.intake.settle import QUIET_WHILE_OPEN, Settler
-from kube_nginx_agent.node.files import FileError, replace_file
+from kube_nginx_agent.node.files import FileError, link_target, read_file, replace_file
 
 _HINTS = {
     errno.ENOENT: 'create it; an empty list is written "backends: []"',
@@ -88,27 +86,22 @@ def _is_old(content: Content) -> bool:
 def read_content(path: Path) -> Content:
     """Read at most one byte more than a valid file has; never waits, as on a named pipe."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return Content(error=AgentError("it is not a regular file", where=str(path)))
-            data = file.read(MAX_BYTES + 1)
-            return Content(data, changed_at=status.st_ctime, modified_at=status.st_mtime)
-    except OSError as error:
+        file = read_file(path, MAX_BYTES + 1)
+    except FileError as error:
         return Content(error=_explain(error, path))
+    status = file.status
+    return Content(file.data, changed_at=status.st_ctime, modified_at=status.st_mtime)
 
 
-def _explain(error: OSError, path: Path) -> AgentError:
-    if error.errno == errno.ENOENT and path.is_symlink():
-        target = os.readlink(path)
+def _explain(error: FileError, path: Path) -> AgentError:
+    target = link_target(path)
+    if error.errno == errno.ENOENT and target is not None:
         return AgentError(f"it is a link to {target}, which does not exist", where=str(path))
-    what = f"it can't be read: {os.strerror(error.errno or 0)}"
-    return AgentError(what, where=str(path), hint=_HINTS.get(error.errno or 0, ""))
+    return AgentError(error.what, where=str(path), hint=_HINTS.get(error.errno, error.hint))
 
 
 class AcceptedCopy:
-    """The last valid backends.yaml, for an agent that starts while the file itself is broken."""
+    """The last list that was live, for an agent that starts while a newer one is broken."""
 
     def __init__(self, copy: Path, original: Path) -> None:
         """Take the path of the copy, and of the file that it is one of."""
@@ -121,12 +114,12 @@ class AcceptedCopy:
             if read_content(self._copy).data != data:
                 replace_file(self._copy, data.decode("utf-8"))
 
-    def load(self) -> Loaded | None:
-        """Return what was accepted last, or None if nothing was, or this version refuses it."""
+    def load(self) -> tuple[bytes, Loaded | None]:
+        """Return what was kept last; None if nothing was, or this version refuses it."""
         content = read_content(self._copy)
         if content.error:
-            return None
+            return b"", None
         try:
-            return load_config(content.data, str(self._original))
+            return content.data, load_config(content.data, str(self._original))
         except ConfigError:
-            return None
+            return b"", None

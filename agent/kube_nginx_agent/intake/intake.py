@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from dataclasses import dataclass
+from typing import Callable, Iterable
 
 from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import Loaded, load_config
@@ -12,53 +13,67 @@ from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.backends_file import AcceptedCopy, BackendsFile, Content
 from kube_nginx_agent.intake.names import Names, Resolver
 from kube_nginx_agent.model import Config, HostName
+from kube_nginx_agent.node.files import is_there
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
-from kube_nginx_agent.notices.problems import Problems
+from kube_nginx_agent.notices.problems import Problem
 
 _FIRST_ANSWERS = 5.0
 """Seconds that a new list waits for the names in it that were never resolved before."""
 
 
-class Intake:
-    """Holds the accepted configuration; says once what is wrong with a newer one."""
+@dataclass(frozen=True)
+class Wish:
+    """A valid list: its text, and what that says."""
 
-    def __init__(
-        self,
-        paths: Paths,
-        sink: Sink,
-        problems: Problems,
-        post: Callable[[NameAnswered], None],
-    ) -> None:
+    data: bytes
+    config: Config
+
+    def hosts(self) -> set[str]:
+        """Return the DNS names in it."""
+        targets = (backend.target for backend in self.config.backends)
+        return {target.name for target in targets if isinstance(target, HostName)}
+
+
+class Intake:
+    """Holds the newest valid list and the one that is live; knows what is wrong with a newer one.
+
+    The two differ while an edit that is valid can't go live. Then both lists' names are resolved.
+    """
+
+    def __init__(self, paths: Paths, sink: Sink, post: Callable[[NameAnswered], None]) -> None:
         """Take where the file is and where the lines go; nothing is read yet."""
-        self.config: Config | None = None
-        self.edited_at: float | None = None
-        """When the accepted content was put there, in seconds since the epoch, if it is news."""
+        self.wanted: Wish | None = None
+        self.live: Wish | None = None
         self.has_looked = False
         """Whether the file has been read once, well or not."""
+        self._edited_at: float | None = None
         self._file = BackendsFile(paths.config)
-        self._accepted = AcceptedCopy(paths.accepted, paths.config)
-        self._live = paths.live
+        self._proven = AcceptedCopy(paths.accepted, paths.config)
+        self._live_config = paths.live
         self._names = Names(paths.names)
         self._resolver = Resolver(post)
         self._names_deadline = 0.0
+        self._refusal: AgentError | None = None
         self._said = b""
-        self._refused: list[str] = []
         self._sink = sink
-        self._problems = problems
 
-    @property
-    def due(self) -> float | None:
-        """When there is something to do that no event will announce."""
-        if self._names.unknown(self._hosts()):
-            return min(self._names_deadline, self._file.due or self._names_deadline)
-        return self._file.due
+    def due(self, now: float) -> float | None:
+        """Return when there is something to do that no event will announce."""
+        deadline = self._names_deadline if self.is_waiting_for_names(now) else None
+        dues = [due for due in (self._file.due, deadline) if due is not None and due > now]
+        return min(dues, default=None)
 
     @property
     def resolved(self) -> Resolved:
         """The addresses behind each name."""
         return self._names.addresses
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the file holds something that is not accepted."""
+        return self._refusal is not None
 
     def touch(self, now: float, *, being_written: bool = False) -> None:
         """Note that the file may have changed."""
@@ -76,25 +91,38 @@ class Intake:
 
     def is_waiting_for_names(self, now: float) -> bool:
         """Tell whether the first answers for new names are still worth waiting for."""
-        return bool(self._names.unknown(self._hosts())) and now < self._names_deadline
+        hosts = self.wanted.hosts() if self.wanted else set()
+        return now < self._names_deadline and bool(self._names.unknown(hosts))
 
     def note_answer(self, answer: NameAnswered) -> None:
         """Take an answer of DNS; the last addresses outlive an error."""
+        if answer.name not in self._hosts():
+            return  # It was asked for a list that is no more.
         before = self._names.addresses.get(answer.name)
         self._names.note(answer)
-        about = f"name {answer.name}"
-        reason = self._names.errors.get(answer.name)
-        if reason:
-            hint = "its last addresses go on serving" if before else "check the node's DNS"
-            error = AgentError(f"it can't be resolved: {reason}", where=answer.name, hint=hint)
-            self._problems.begins(about, kinds.NAME_FAILED, error, {"NAME": answer.name})
-            return
-        self._problems.ends(about, f"{answer.name}: it is resolved again")
-        if before != self._names.addresses[answer.name]:
-            addresses = ", ".join(sorted(map(str, answer.addresses)))
-            self._sink(
-                kinds.NAME_CHANGED, f"{answer.name} is now {addresses}", {"NAME": answer.name}
-            )
+        after = self._names.addresses.get(answer.name)
+        if after and after != before:
+            addresses = ", ".join(sorted(map(str, after)))
+            message = f"{answer.name} is now {addresses}"
+            self._sink(kinds.NAME_CHANGED, message, {"NAME": answer.name})
+
+    def note_live(self, wish: Wish) -> None:
+        """Remember that nginx serves this list: it is what goes on when a newer one fails."""
+        if wish != self.live:
+            self.live = wish
+            self._proven.save(wish.data)
+            self._follow_names()
+
+    def take_edit_time(self) -> float | None:
+        """Return, once, when the accepted content was put there, in seconds since the epoch."""
+        edited_at, self._edited_at = self._edited_at, None
+        return edited_at
+
+    def problems(self) -> Iterable[Problem]:
+        """Yield what is wrong with the file, and with the names in it."""
+        if self._refusal:
+            yield Problem("config", kinds.CONFIG_REFUSED, self._refusal)
+        yield from self._names.problems()
 
     def _take(self, content: Content, now: float) -> None:
         self.has_looked = True
@@ -104,47 +132,51 @@ class Intake:
             loaded = load_config(content.data, str(self._file.path))
         except AgentError as error:
             self._refuse(error)
-            if self.config is None:
+            if self.wanted is None:
                 self._fall_back(now)
             return
-        self._accepted.save(content.data)
-        self._refused = []
-        is_news = content.data != self._said
-        self._problems.ends("config", "" if is_news else f"{self._file.path}: it is valid again")
-        self._adopt(loaded.config, now)
-        if is_news:
+        self._refusal = None
+        self._adopt(Wish(content.data, loaded.config), now)
+        if content.data != self._said:
             self._said = content.data
-            self.edited_at = content.changed_at
+            self._edited_at = content.changed_at
             self._say_accepted(loaded)
 
     def _fall_back(self, now: float) -> None:
-        """At a start with a broken file: the last valid one, or none at all if nothing is live."""
-        loaded = self._accepted.load()
-        if loaded:
-            self._adopt(loaded.config, now)
-        elif not self._live.exists():
-            self._adopt(Config(backends=()), now)
+        """At a start with a broken file: the last proven one, or none at all if nothing is live."""
+        proven = self._load_proven()
+        if proven:
+            self._adopt(proven, now)
+        elif not is_there(self._live_config):
+            self._adopt(Wish(b"", Config(backends=())), now)
 
-    def _adopt(self, config: Config, now: float) -> None:
-        self.config = config
+    def _load_proven(self) -> Wish | None:
+        """Return the list that an earlier agent has seen live, None if that is not known."""
+        data, loaded = self._proven.load()
+        return Wish(data, loaded.config) if loaded else None
+
+    def _adopt(self, wish: Wish, now: float) -> None:
+        if self.live is None:
+            self.live = self._load_proven()
+        self.wanted = wish
         self._names_deadline = now + _FIRST_ANSWERS
+        self._follow_names()
+
+    def _follow_names(self) -> None:
         hosts = self._hosts()
         self._names.keep_only(hosts)
-        for about in self._problems.about("name "):
-            if about.partition(" ")[2] not in hosts:
-                self._problems.ends(about)
         self._resolver.want(hosts)
 
     def _hosts(self) -> set[str]:
-        backends = self.config.backends if self.config else ()
-        return {b.target.name for b in backends if isinstance(b.target, HostName)}
+        wishes = (wish for wish in (self.wanted, self.live) if wish)
+        return {host for wish in wishes for host in wish.hosts()}
 
     def _refuse(self, error: AgentError) -> None:
-        lines = error.lines() if isinstance(error, ConfigError) else []
-        self._problems.begins("config", kinds.CONFIG_REFUSED, error, {})
-        if lines != self._refused:
-            self._refused = lines
-            for line in lines[1:]:
+        """Note why the file is not taken; what else is wrong with it than the first is said too."""
+        is_news = self._refusal is None or str(self._refusal) != str(error)
+        self._refusal = error
+        if is_news and isinstance(error, ConfigError):
+            for line in error.lines()[1:]:
                 self._sink(kinds.CONFIG_REFUSED, line, {})
 
     def _say_accepted(self, loaded: Loaded) -> None:

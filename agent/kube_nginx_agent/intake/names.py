@@ -12,9 +12,12 @@ import threading
 from pathlib import Path
 from typing import Callable, Iterable
 
+from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.model import IPAddress
 from kube_nginx_agent.node.files import FileError, read_text, replace_file
+from kube_nginx_agent.notices import kinds
+from kube_nginx_agent.notices.problems import Problem
 
 INTERVAL = 30.0  # seconds; getaddrinfo(3) does not tell an answer's time to live
 RETRY_INTERVAL = 5.0
@@ -83,6 +86,14 @@ class Names:
     def unknown(self, names: Iterable[str]) -> set[str]:
         """Return those of the names that no try has ended for yet."""
         return {name for name in names if name not in self.addresses and name not in self.errors}
+
+    def problems(self) -> Iterable[Problem]:
+        """Yield the names that can't be resolved."""
+        for name, reason in self.errors.items():
+            known = name in self.addresses
+            hint = "its last addresses go on serving" if known else "check the node's DNS"
+            error = AgentError(f"it can't be resolved: {reason}", where=name, hint=hint)
+            yield Problem(f"name {name}", kinds.NAME_FAILED, error, {"NAME": name})
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Forget every other name."""

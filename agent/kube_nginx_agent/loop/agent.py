@@ -1,17 +1,23 @@
 """The one loop that owns all state: events in, reconcile, report.
 
 Level-triggered: an event only wakes it. Every pass works out from scratch what should be and does
-what is missing, so a lost event costs time (at most ``POLL``), never correctness.
+what is missing, so a lost event costs time (at most ``POLL``), never correctness. Nothing that
+happens in a pass ends the loop: what was not foreseen is a problem like any other, and is tried
+again.
 """
 
 from __future__ import annotations
 
+import os
 import time
+import traceback
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable, Iterable, Sequence, TypeVar
 
 from kube_nginx_agent import __version__
-from kube_nginx_agent.desired import ALL_WELL, HealthView, NoServerError, desire
-from kube_nginx_agent.health import fleet
+from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import (
@@ -28,29 +34,54 @@ from kube_nginx_agent.inbox import (
 )
 from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.intake.intake import Intake
-from kube_nginx_agent.model import Config, Desired, Node, Rendered
-from kube_nginx_agent.nginx.apply import Proof
+from kube_nginx_agent.loop.alarms import earliest
+from kube_nginx_agent.loop.pursuit import Pursuit
+from kube_nginx_agent.model import Node
 from kube_nginx_agent.nginx.data_plane import DataPlane
 from kube_nginx_agent.nginx.master_watch import MasterWatch
-from kube_nginx_agent.nginx.rendering import render
+from kube_nginx_agent.node.files import FileError
 from kube_nginx_agent.node.paths import Paths
-from kube_nginx_agent.node.run_folder import RunFolder
+from kube_nginx_agent.node.reaping import reap_orphans
+from kube_nginx_agent.node.run_folder import FolderLostError, RunFolder
+from kube_nginx_agent.node.waiting import StoppedWaitingError
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
-from kube_nginx_agent.notices.problems import Problems
-from kube_nginx_agent.report.reporter import Reloads, Reporter
+from kube_nginx_agent.notices.problems import Problem, Problems
+from kube_nginx_agent.report.reporter import Outcome, Reporter
+
+Result = TypeVar("Result")
 
 POLL = 10.0
 """Seconds after which everything is looked at again, event or not."""
+_RETRY = 1.0
+"""Seconds after a pass that met something unforeseen."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What nginx should be doing, and what it would be doing if all backends were well."""
+class Inputs:
+    """Where the wishes of the administrator and the facts of the node come from."""
 
-    desired: Desired
-    if_all_well: Desired
-    rendered: Rendered
+    intake: Intake
+    watch: FileWatch
+    run_folder: RunFolder
+    look_at_node: Callable[[], Node]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The apiservers: who is well, and whose sessions end."""
+
+    monitor: Monitor
+    severer: Severer
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How the world hears of us."""
+
+    sink: Sink
+    problems: Problems
+    reporter: Reporter
 
 
 class Agent:
@@ -58,73 +89,86 @@ class Agent:
 
     def __init__(  # noqa: PLR0913 - the parts that it ties together, made by ``cli.run``
         self,
-        *,
         paths: Paths,
-        node: Node,
         inbox: Inbox,
-        intake: Intake,
-        monitor: Monitor,
-        severer: Severer,
+        inputs: Inputs,
+        fleet: Fleet,
         data_plane: DataPlane,
-        run_folder: RunFolder,
-        reporter: Reporter,
-        sink: Sink,
-        problems: Problems,
+        voice: Voice,
+        *,
+        is_strict: bool = False,
     ) -> None:
-        """Take the parts; nothing happens before ``run``."""
+        """Take the parts; nothing happens before ``run``. ``is_strict``: see ``alarms``."""
         self._paths = paths
-        self._node = node
         self._inbox = inbox
-        self._intake = intake
-        self._monitor = monitor
-        self._severer = severer
+        self._inputs = inputs
+        self._fleet = fleet
         self._data_plane = data_plane
-        self._run_folder = run_folder
-        self._reporter = reporter
-        self._sink = sink
-        self._problems = problems
-        self._watch = FileWatch((paths.config, paths.live, paths.pid_file, paths.nginx), inbox.post)
+        self._voice = voice
+        self._is_strict = is_strict
+        self._pursuit = Pursuit(
+            paths, inputs.intake, fleet.monitor, fleet.severer, data_plane, voice.sink
+        )
         self._master_watch = MasterWatch(inbox.post)
+        self._node: Node | None = None
         self._next_poll = 0.0
         self._stopping: str | None = None
-        self._reloads = Reloads()
-        self._plan: Plan | None = None
-        self._live: Plan | None = None
+        self._health: object = None
+        self._trouble: dict[str, Problem] = {}
+        """What the loop itself has found wrong in this pass, by what it is about."""
+        self._report_error: FileError | None = None
+        self._exit_code = 0
 
-    def run(self) -> None:
-        """Loop until a StopRequested arrives."""
-        self._sink(kinds.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
-        is_news = True
+    def run(self) -> int:
+        """Loop until a StopRequested arrives, and return the exit code."""
+        self._voice.sink(kinds.AGENT_STARTED, f"kube-nginx-agent {__version__} starts", {})
+        wake, is_news = time.monotonic(), True
         while self._stopping is None:
             now = time.monotonic()
-            self._monitor.tick(now)
-            is_news = self._monitor.has_news() or is_news
-            if is_news or now >= self._pass_due():
-                self._pass(now)
-            # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
-            self._severer.sever(now)
-            self._reporter.say_alive(self._watch)
-            is_news = self._take(self._inbox.wait(self._due() - time.monotonic()))
-        self._reporter.say_stopping()
-        self._sink(kinds.AGENT_STOPPED, f"kube-nginx-agent stops ({self._stopping})", {})
+            try:
+                self._guard("health", partial(self._fleet.monitor.tick, now))
+                if is_news or now >= wake or self._has_health_changed():
+                    self._pass(now)
+                self._turn(time.monotonic())
+                # By the time that the pass went by: what has come due meanwhile is still to be done.
+                wake = self._due(now)
+            except StoppedWaitingError:
+                wake = now
+            except Exception as error:
+                self._note_unforeseen("loop", error)
+                wake = now + _RETRY
+            is_news = self._take(self._inbox.wait(wake - time.monotonic()))
+        self._voice.reporter.say_stopping()
+        message = f"kube-nginx-agent stops ({self._stopping})"
+        self._voice.sink(kinds.AGENT_STOPPED, message, {})
+        return self._exit_code
 
-    def _due(self) -> float:
+    def _has_health_changed(self) -> bool:
+        monitor = self._fleet.monitor
+        states = tuple((backend, health.state) for backend, health in monitor.healths.items())
+        before, self._health = self._health, (monitor.view(), states)
+        return before != self._health
+
+    def _due(self, now: float) -> float:
         """Return when there is something to do that no event will announce."""
-        dues = (self._pass_due(), self._monitor.due, self._severer.due, self._reporter.due)
-        return min(due for due in dues if due is not None)
+        dues = {
+            "poll": self._next_poll,
+            "intake": self._inputs.intake.due(now),
+            "data plane": self._data_plane.due(now),
+            "monitor": self._fleet.monitor.due(now),
+            "severer": self._fleet.severer.due(now),
+            "reporter": self._voice.reporter.due(now),
+        }
+        return earliest(dues, now, is_strict=self._is_strict)
 
-    def _pass_due(self) -> float:
-        dues = (self._intake.due, self._data_plane.due, self._next_poll)
-        return min(due for due in dues if due is not None)
-
-    def _take(self, happened: list[Event]) -> bool:
+    def _take(self, happened: Sequence[Event]) -> bool:
         """Note what has happened; return whether it asks for a pass by itself."""
         now = time.monotonic()
         is_news = False
         for event in happened:
             if isinstance(event, (Probed, NginxComplained, SessionsWait)):
-                # News only if it changes something, which the monitor tells.
-                self._monitor.take(event, now)
+                # News only if it changes something, which the loop sees for itself.
+                self._fleet.monitor.take(event, now)
             else:
                 self._note(event, now)
                 is_news = True
@@ -134,9 +178,9 @@ class Agent:
         if isinstance(event, FileTouched):
             self._note_touch(event, now)
         elif isinstance(event, NameAnswered):
-            self._intake.note_answer(event)
+            self._inputs.intake.note_answer(event)
         elif isinstance(event, ReloadRequested):
-            self._reloads.requested += 1
+            self._voice.reporter.reloads.requested += 1
         elif isinstance(event, StopRequested):
             self._stopping = event.signal_name
 
@@ -145,114 +189,121 @@ class Agent:
         if event.file != self._paths.config:
             return
         if event.touch is Touch.UNKNOWN:
-            self._intake.poll(now)
+            self._inputs.intake.poll(now)
         else:
-            self._intake.touch(now, being_written=event.touch is Touch.WRITING)
+            self._inputs.intake.touch(now, being_written=event.touch is Touch.WRITING)
 
     def _pass(self, now: float) -> None:
-        reload = self._reloads.requested
-        at_once = reload > self._reloads.done
+        reloads = self._voice.reporter.reloads
+        requested = reloads.requested
+        at_once = requested > reloads.done
         if at_once:
-            self._reporter.say_reloading()
-        if now >= self._next_poll:
+            self._voice.reporter.say_reloading()
+        is_poll = now >= self._next_poll
+        if is_poll:
             self._next_poll = now + POLL
-            self._intake.poll(now)
-        self._watch_files(now)
-        self._keep_run_folder()
-        self._intake.look(now, at_once=at_once)
-        is_decided = self._decide(now)
-        self._reconcile(now)
+            self._inputs.intake.poll(now)
+        afresh = is_poll or at_once
+        self._trouble = {}
+        if afresh or self._node is None:
+            self._guard("node", self._look_at_node)
+        self._guard("watch", self._inputs.watch.refresh)
+        self._guard("run folder", self._keep_run_folder)
+        self._guard("children", reap_orphans)
+        self._guard("intake", lambda: self._inputs.intake.look(now, at_once=at_once))
+        is_decided = self._guard("nginx", lambda: self._pursue(now, afresh=afresh))
+        if self._pursuit.has_failed and not afresh:
+            # Perhaps the node is not as it was: an address has left, IPv6 was switched off.
+            self._guard("node", self._look_at_node)
+            is_decided = self._guard("nginx", lambda: self._pursue(now, afresh=True))
         self._master_watch.follow(self._data_plane.master)
+        self._voice.problems.update(self._problems())
         if at_once and is_decided:
-            self._reloads.done = reload
-            self._reporter.say_reloaded()
-        self._report()
+            reloads.done = requested
+            self._voice.reporter.say_reloaded()
+        self._guard("report", self._report)
 
-    def _reconcile(self, now: float) -> None:
-        plan = self._plan
-        if plan:
-            # A list that the administrator has changed never waits for old sessions to end.
-            may_wait = self._live is not None and plan.if_all_well == self._live.if_all_well
-            proof = self._data_plane.reconcile(plan.rendered, plan.desired, now, may_wait=may_wait)
-            if self._data_plane.served == plan.rendered.generation:
-                self._live = plan
-            if proof:
-                self._say_live(proof, plan.desired)
-        elif self._intake.has_looked:
-            self._data_plane.observe(now)
-            self._data_plane.start_from_disk()
+    def _turn(self, now: float) -> None:
+        """Do what every turn of the loop does, pass or not."""
+        # Only now that nginx sends no new ones there: a client that is cut reconnects at once.
+        self._guard("sessions", lambda: self._fleet.severer.sever(now))
+        self._voice.reporter.say_alive(is_well=self._inputs.watch.is_alive())
+
+    def _guard(self, part: str, work: Callable[[], Result]) -> Result | None:
+        """Do a part of the pass; what was not foreseen in it keeps no other part from its work."""
+        try:
+            return work()
+        except StoppedWaitingError:
+            raise
+        except Exception as error:
+            self._note_unforeseen(part, error)
+            return None
+
+    def _look_at_node(self) -> None:
+        self._node = self._inputs.look_at_node()
+
+    def _pursue(self, now: float, *, afresh: bool) -> bool:
+        return self._node is not None and self._pursuit.pursue(self._node, now, afresh=afresh)
+
+    def _problems(self) -> Iterable[Problem]:
+        yield from self._inputs.watch.problems()
+        yield from self._inputs.intake.problems()
+        yield from self._pursuit.problems()
+        yield from self._data_plane.problems()
+        yield from self._fleet.monitor.problems()
+        yield from self._fleet.severer.problems()
+        yield from self._trouble.values()
+        if self._report_error:
+            yield Problem("report", kinds.REPORT_FAILED, self._report_error)
 
     def _report(self) -> None:
-        plan = self._plan
-        self._reporter.report(
-            plan.desired if plan else None,
-            plan.rendered.generation if plan else None,
-            self._data_plane,
-            self._monitor,
-            self._severer,
-            self._reloads,
-            has_looked=self._intake.has_looked,
+        intake, pursuit = self._inputs.intake, self._pursuit
+        outcome = Outcome(
+            live=pursuit.serving or (pursuit.wanted.desired if pursuit.wanted else None),
+            wanted=pursuit.wanted.generation if pursuit.wanted else None,
+            is_list_live=pursuit.is_wanted_live and not intake.is_refused,
+            is_anybody_served=pursuit.is_anybody_served,
+            has_looked=intake.has_looked,
         )
+        try:
+            self._voice.reporter.report(
+                outcome, self._data_plane, self._fleet.monitor, self._fleet.severer
+            )
+        except FileError as error:
+            self._report_error = error
+        else:
+            self._report_error = None
 
     def _keep_run_folder(self) -> None:
-        repaired = self._run_folder.repair()
+        try:
+            repaired = self._inputs.run_folder.repair()
+        except AgentError as error:
+            self._trouble["run folder"] = Problem("run folder", kinds.RUN_FOLDER_REPAIRED, error)
+            if isinstance(error, FolderLostError) and "NOTIFY_SOCKET" in os.environ:
+                self._end_for_systemd(error)
+            return
         if repaired:
             message = f"{self._paths.run_dir}: {', '.join(repaired)} was gone and is put back"
-            self._sink(kinds.RUN_FOLDER_REPAIRED, message, {})
+            self._voice.sink(kinds.RUN_FOLDER_REPAIRED, message, {})
 
-    def _watch_files(self, now: float) -> None:
-        self._watch.refresh(now)
-        found = {problem.about: problem for problem in self._watch.problems()}
-        for about in self._problems.about("watch"):
-            if about not in found:
-                self._problems.ends(about, "changes of files are seen at once again")
-        for problem in found.values():
-            self._problems.begins(problem.about, problem.kind, problem.error, problem.fields)
+    def _end_for_systemd(self, error: FolderLostError) -> None:
+        """End, because only systemd can make the run folder again, and does at the next start."""
+        self._voice.sink(kinds.AGENT_FAILED, f"{error}; systemd makes it at the next start", {})
+        self._stopping, self._exit_code = "the run folder is gone", 1
 
-    def _decide(self, now: float) -> bool:
-        """Work out what nginx should do; return False if that has to wait for a moment.
+    def _note_unforeseen(self, part: str, error: Exception) -> None:
+        """Say what was not foreseen, with its place: a fault of ours, but no reason to end."""
+        frames = traceback.extract_tb(error.__traceback__)
+        what = f"internal error: {type(error).__name__}: {error}"
+        hint = f"it is tried again; please report it with its places: {_places(frames)}"
+        about = f"internal {part}"
+        trouble = Problem(about, kinds.INTERNAL, AgentError(what, where=part, hint=hint))
+        self._trouble[about] = trouble
+        self._voice.problems.add(trouble)
 
-        What can't be worked out leaves the last decision standing.
-        """
-        config = self._intake.config
-        if config is None:
-            return self._intake.has_looked
-        if self._intake.is_waiting_for_names(now):
-            return False
-        try:
-            if_all_well = desire(config, self._intake.resolved, self._node, ALL_WELL)
-        except NoServerError as error:
-            self._problems.begins("names", kinds.NAME_FAILED, error, {})
-            return True
-        self._problems.ends("names")
-        backends = {server.address for server in if_all_well.servers}
-        self._monitor.want(backends, config.health_check, now)
-        self._severer.want(backends, now)
-        if self._monitor.is_waiting_for_first_look(now):
-            return False
-        desired = desire(config, self._intake.resolved, self._node, self._view(config))
-        self._plan = Plan(desired, if_all_well, render(desired, self._paths))
-        if self._plan.rendered.generation == self._data_plane.served:
-            self._intake.edited_at = None  # An edit of a comment; what comes later is not its work.
-        return True
 
-    def _view(self, config: Config) -> HealthView:
-        healths = self._monitor.healths
-        return HealthView(
-            out=fleet.out_of_use(healths) if config.backends else frozenset(),
-            none_passes=fleet.outlook(healths) is fleet.Outlook.NONE,
-            connect_timeout=self._monitor.connect_timeout,
-        )
-
-    def _say_live(self, proof: Proof, desired: Desired) -> None:
-        edited_at, self._intake.edited_at = self._intake.edited_at, None
-        after = time.time() - edited_at if edited_at else None
-        # An older edit was made while no agent ran, or the clock has jumped.
-        since_edit = f", {after * 1000:.0f} ms after the edit" if after and 0 < after < 60 else ""
-        where = ", ".join(map(str, desired.listen))
-        self._sink(
-            kinds.GENERATION_LIVE,
-            f"generation {proof.generation} is live on {where}{since_edit} "
-            f"(applied and proven in {proof.seconds * 1000:.0f} ms)",
-            {"GENERATION": proof.generation, "NGINX_PID": str(proof.master.pid)},
-        )
+def _places(frames: traceback.StackSummary) -> str:
+    """Return the innermost ones as ``module.function:line``."""
+    return " ".join(
+        f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in frames[-6:]
+    )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Collection, Iterable, Iterator
+from typing import AbstractSet, Collection, Iterable
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import Desired, Rendered
-from kube_nginx_agent.nginx import canary, generation, ports
+from kube_nginx_agent.nginx import canary, generation, limits, ports
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
 from kube_nginx_agent.nginx.log import LogMessage, LogReader
 from kube_nginx_agent.nginx.orphans import find_orphans
@@ -19,19 +18,26 @@ from kube_nginx_agent.nginx.process import (
     Process,
     ProcessGoneError,
     is_alive,
+    is_retiring,
     is_stopped,
     send_signal,
-    workers,
+    serving,
 )
 from kube_nginx_agent.nginx.rendering import generation_of, without_generation_socket
 from kube_nginx_agent.nginx.supervise import Supervisor
-from kube_nginx_agent.node.files import FileError, move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.node.files import (
+    FileError,
+    is_there,
+    move_over,
+    read_text,
+    remove,
+    replace_file,
+    write_beside,
+)
 from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.waiting import StoppedWaitingError, wait_until
 
-_PROOF_TIMEOUT = 10.0
-"""Seconds. A reload takes 110 ms, or 2.6 s where nginx tries in vain to bind an address."""
 _ASK_TIMEOUT = 0.5
-_POLL = 0.005
 
 
 class ApplyError(AgentError):
@@ -85,13 +91,12 @@ class Applier:
         return Rendered(text, found) if text and found else None
 
     def restore(self, rendered: Rendered) -> None:
-        """Put the text back that nginx serves, without a reload. Raise AgentError."""
-        with _disk_errors(self._paths.live):
-            replace_file(self._paths.live, rendered.text)
+        """Put the text back that nginx serves, without a reload. Raise FileError."""
+        replace_file(self._paths.live, rendered.text, spare=self._paths.spare)
 
     def start_from_disk(self) -> None:
         """Start nginx from the live config, if there is one. Raise AgentError."""
-        if self._paths.live.exists():
+        if is_there(self._paths.live):
             self._supervisor.start()
 
     def apply(self, rendered: Rendered, desired: Desired) -> Proof:
@@ -104,16 +109,16 @@ class Applier:
         served = self.served_generation() if master else None
         step = "test"
         try:
-            self._test(rendered)
+            self._test(rendered, master)
             step = "preflight"
             ports.check_listen(desired.listen, master, self._orphans(master))
             step = "install"
-            if master and not self._paths.generation_socket.exists():
+            if master and not is_there(self._paths.generation_socket):
                 self._renew_socket(rendered, master)
             self._install(served)
         except AgentError as cause:
-            with suppress(OSError):  # on a read-only file system it is not there either
-                self._paths.candidate.unlink()
+            with suppress(FileError):  # on a read-only file system it is not there either
+                remove(self._paths.candidate)
             last_good_serves = served is not None or (master is None and self._roll_back(None))
             raise ApplyError(step, cause, last_good_serves=last_good_serves) from cause
         try:
@@ -121,25 +126,26 @@ class Applier:
             master = self._activate(rendered.generation, master)
             step = "canary"
             self.check_data_path(desired)
+        except StoppedWaitingError:
+            raise  # The next agent sees what nginx serves, and goes on from there.
         except AgentError as cause:
             raise ApplyError(step, cause, last_good_serves=self._roll_back(served)) from cause
-        with suppress(AgentError):  # it is live all the same; the next install tries again
+        with suppress(FileError):  # it is live all the same; the next install tries again
             self._keep_if_good(rendered.generation)
         return Proof(rendered.generation, master, time.monotonic() - began)
 
-    def _test(self, rendered: Rendered) -> None:
-        with _disk_errors(self._paths.candidate):
-            write_beside(self._paths.candidate, rendered.text)
-        self._nginx.test(self._paths.candidate)
+    def _test(self, rendered: Rendered, master: Process | None) -> None:
+        write_beside(self._paths.candidate, rendered.text, spare=self._paths.spare)
+        self._nginx.test(self._paths.candidate, master)
 
     def _orphans(self, master: Process | None) -> list[Process]:
         """Return the workers that a killed master has left, and that a start will retire."""
         return [] if master else find_orphans(self._paths.generation_socket, self._paths.nginx)
 
     def _install(self, served: str | None) -> None:
-        self._keep_if_good(served)
-        with _disk_errors(self._paths.live):
-            move_over(self._paths.candidate, self._paths.live)
+        with suppress(FileError):  # no room for a copy: then the way back is by rendering again
+            self._keep_if_good(served)
+        move_over(self._paths.candidate, self._paths.live, spare=self._paths.spare)
 
     def _keep_if_good(self, served: str | None) -> None:
         """Remember the live config as the last good one, if it is what nginx serves.
@@ -148,23 +154,18 @@ class Applier:
         """
         text = read_text(self._paths.live)
         if text and generation_of(text) == served and text != read_text(self._paths.last_good):
-            with _disk_errors(self._paths.last_good):
-                replace_file(self._paths.last_good, text)
+            replace_file(self._paths.last_good, text)
 
     def _renew_socket(self, rendered: Rendered, master: Process) -> None:
         """Have nginx let go of a generation socket whose name somebody has removed.
 
         It would keep it over any reload in which the config has it: so here is one that has not.
         """
-        old = {worker.process for worker in workers(master) if not worker.retiring}
-        with _disk_errors(self._paths.live):
-            replace_file(self._paths.live, without_generation_socket(rendered, self._paths))
+        old = serving(master)
+        replace_file(self._paths.live, without_generation_socket(rendered, self._paths))
         _tell_to_reload(master)
-        deadline = time.monotonic() + _PROOF_TIMEOUT
-        while old & {worker.process for worker in workers(master) if not worker.retiring}:
-            if time.monotonic() > deadline:
-                raise NginxError("nginx does not let go of its lost generation socket")
-            time.sleep(_POLL)
+        if not wait_until(lambda: not old & serving(master), limits.SOCKET_RENEWAL):
+            raise NginxError("nginx does not let go of its lost generation socket")
 
     def _activate(self, wanted: str, master: Process | None) -> Process:
         if master:
@@ -175,7 +176,7 @@ class Applier:
         return master
 
     def _reload(self, wanted: str, master: Process) -> None:
-        old = [worker.process for worker in workers(master) if not worker.retiring]
+        old = serving(master)
         mark = self._log.mark()
         _tell_to_reload(master)
         self._prove(wanted, master, old, mark)
@@ -188,21 +189,24 @@ class Applier:
         The answer alone proves too little: for 100 ms after it old workers still accept, up to
         10 % of the connections. So every earlier worker must be gone, or on its way out.
         """
-        deadline = time.monotonic() + _PROOF_TIMEOUT
-        while True:
-            served = self.served_generation()
-            serving = {worker.process for worker in workers(master) if not worker.retiring}
-            lingering = serving.intersection(old_workers)
+        complaints: list[LogMessage] = []
+
+        def is_decided() -> bool:
+            served, lingering = self.served_generation(), serving(master) & set(old_workers)
             if served == wanted and not lingering:
-                return
-            complaints = self._complaints(master, mark)
+                return True
+            complaints[:] = self._complaints(master, mark)
             if any(_is_final(message) for message in complaints):
                 raise NginxError(_words(complaints))
             if not is_alive(master):
                 raise NginxError(f"nginx (pid {master.pid}) ended", hint=_words(complaints))
-            if time.monotonic() > deadline:
-                raise _silence(master, served, lingering, complaints)
-            time.sleep(_POLL)
+            if is_retiring(master):
+                raise NginxError(f"nginx (pid {master.pid}) was told to quit")
+            return False
+
+        if not wait_until(is_decided, limits.PROOF):
+            lingering = serving(master) & set(old_workers)
+            raise _silence(master, self.served_generation(), lingering, complaints)
 
     def _complaints(self, master: Process, mark: int) -> list[LogMessage]:
         return [
@@ -233,7 +237,7 @@ class Applier:
 
     def _return_to(self, good: str) -> None:
         move_over(self._paths.last_good, self._paths.live)  # needs no room on the disk
-        with suppress(AgentError):
+        with suppress(FileError):
             self._keep_if_good(good)
         master = self._supervisor.master()
         # A stopped master has the reload that it was told to do still before it, of this file.
@@ -263,7 +267,10 @@ def _words(messages: Iterable[LogMessage]) -> str:
 
 
 def _silence(
-    master: Process, served: str | None, lingering: set[Process], complaints: list[LogMessage]
+    master: Process,
+    served: str | None,
+    lingering: AbstractSet[Process],
+    complaints: list[LogMessage],
 ) -> NginxError:
     """Say as well as can be known why a reload was not done in time."""
     if is_stopped(master):
@@ -277,19 +284,6 @@ def _silence(
         does += f", and its old worker {pids} does not retire"
     words = _words(complaints)
     return NginxError(
-        f"nginx did not finish the reload within {_PROOF_TIMEOUT:g} s: {does}"
+        f"nginx did not finish the reload within {limits.PROOF:g} s: {does}"
         + (f"; {words}" if words else "")
     )
-
-
-@contextmanager
-def _disk_errors(file: Path) -> Iterator[None]:
-    """Turn the OSError of writing ``file`` into an error that says where and what to do."""
-    try:
-        yield
-    except FileError as error:
-        raise AgentError(
-            f"the config can't be written: {error.what.partition(': ')[2]}",
-            where=str(file),
-            hint="make room there or mend its rights; it is tried again",
-        ) from error

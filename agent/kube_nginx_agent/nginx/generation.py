@@ -6,7 +6,6 @@ import socket
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Union
 
 _MAX_ANSWER = 64  # bytes; "4f2a91c 12345\n" and room to spare
 
@@ -23,31 +22,37 @@ class NoAnswer(Enum):
     """Why there is no answer."""
 
     ABSENT = "nobody listens on the generation socket"
-    MUTE = "nginx accepts a connection to its generation socket but says nothing"
+    CLOSED = "nginx accepts a connection to its generation socket and ends it without a word"
+    """It is full (ngx_event_accept() closes what it has no connection for), so it lives."""
+    MUTE = "nginx does not accept connections to its generation socket, or says nothing"
 
 
-def ask(generation_socket: Path, timeout: float) -> Union[Answer, NoAnswer]:
+def ask(generation_socket: Path, timeout: float) -> Answer | NoAnswer:
     """Return the answer of whichever worker accepts within ``timeout`` seconds, or why none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
             connection.connect(str(generation_socket))
-        except (FileNotFoundError, ConnectionRefusedError, PermissionError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PermissionError):
             return NoAnswer.ABSENT
         except OSError:
             return NoAnswer.MUTE  # its queue is full: nobody has accepted for long
         try:
             return _read_answer(connection)
-        except (OSError, ValueError):
+        except ConnectionError:
+            return NoAnswer.CLOSED
+        except OSError:
             return NoAnswer.MUTE
 
 
-def _read_answer(connection: socket.socket) -> Answer:
+def _read_answer(connection: socket.socket) -> Answer | NoAnswer:
     text = b""
     while b"\n" not in text and len(text) < _MAX_ANSWER:
         part = connection.recv(_MAX_ANSWER)
         if not part:
             break
         text += part
-    generation, pid = text.decode("ascii").split()
-    return Answer(generation, int(pid))
+    words = text.split()
+    if len(words) != 2 or not words[1].isdigit():
+        return NoAnswer.CLOSED
+    return Answer(words[0].decode("ascii", "replace"), int(words[1]))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from kube_nginx_agent.node.files import FileError, remove
+
 _MAX_MESSAGE = 8192  # bytes; nginx's own limit is 2048 (NGX_MAX_ERROR_STR)
 _KEPT = 200
 _FORM = re.compile(r"\[(?P<level>[a-z]+)\] (?P<pid>\d+)#\d+: (?P<text>.*)", re.DOTALL)
@@ -50,16 +52,13 @@ class LogReader:
     def open(self, writer_uid: int) -> None:
         """Bind the socket, for nginx's workers of user ``writer_uid`` to write to, and listen.
 
-        Takes the place of one that was bound before and whose name is gone. Raise OSError.
+        Takes the place of one that was bound before and whose name is gone. Raise FileError.
         """
-        if self._socket:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes and ends its thread
-        self._path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(self._path))
-        self._path.chmod(0o600)
-        if writer_uid != os.geteuid():
-            os.chown(self._path, writer_uid, -1)
+        before, self._socket = self._socket, None
+        if before:
+            before.shutdown(socket.SHUT_RDWR)  # wakes and ends its thread
+        remove(self._path)
+        self._socket = _bind(self._path, writer_uid)
         arguments = (self._socket,)
         threading.Thread(
             target=self._receive, args=arguments, name="nginx-log", daemon=True
@@ -85,3 +84,16 @@ class LogReader:
                 self._count += 1
                 if self._on_message:
                     self._on_message(message)
+
+
+def _bind(path: Path, writer_uid: int) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        bound.bind(str(path))
+        path.chmod(0o600)
+        if writer_uid != os.geteuid():
+            os.chown(path, writer_uid, -1)
+    except OSError as error:
+        bound.close()
+        raise FileError(path, "the socket can't be made", error) from error
+    return bound

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import signal
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from kube_nginx_agent.nginx.process import (
     Process,
-    ProcessGoneError,
     identify,
     is_worker,
     parent_of,
     processes_holding,
     runs,
-    send_signal,
+    signal_if_there,
 )
+from kube_nginx_agent.node.files import read_proc
+from kube_nginx_agent.node.waiting import wait_until
 
 _ACCEPTING = "00010000"  # proc(5), /proc/net/unix: the flag __SO_ACCEPTCON of a listening socket
 _GRACE = 1.0  # seconds; a worker that runs at all closes its listening sockets in milliseconds
@@ -46,24 +45,18 @@ def retire_orphans(generation_socket: Path, binary: Path) -> list[Process]:
     """
     orphans = find_orphans(generation_socket, binary)
     for orphan in orphans:
-        _signal(orphan, signal.SIGQUIT)
-    deadline = time.monotonic() + _GRACE
-    while time.monotonic() < deadline and find_orphans(generation_socket, binary):
-        time.sleep(0.01)
-    for orphan in find_orphans(generation_socket, binary):
-        _signal(orphan, signal.SIGKILL)
+        signal_if_there(orphan, signal.SIGQUIT)
+    if not wait_until(lambda: not find_orphans(generation_socket, binary), _GRACE, poll=0.01):
+        for orphan in find_orphans(generation_socket, binary):
+            signal_if_there(orphan, signal.SIGKILL)
     return orphans
 
 
-def _signal(process: Process, signum: signal.Signals) -> None:
-    with suppress(ProcessGoneError):
-        send_signal(process, signum)
-
-
 def _listening_inodes(path: Path) -> set[int]:
+    """Return the inodes of the listening unix sockets of that name; others' names may be bytes."""
     found = set()
-    for line in Path("/proc/self/net/unix").read_text(encoding="utf-8").splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[7] == str(path) and fields[3] == _ACCEPTING:
-            found.add(int(fields[6]))
+    for line in read_proc("/proc/self/net/unix").split("\n")[1:]:
+        words = line.split(maxsplit=7)
+        if len(words) == 8 and words[7] == str(path) and words[3] == _ACCEPTING:
+            found.add(int(words[6]))
     return found

@@ -9,7 +9,6 @@ import pwd
 import socket
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Container, Iterable
 
 import psutil
@@ -17,8 +16,8 @@ import psutil
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import IPAddress, SocketAddress
 from kube_nginx_agent.nginx.process import Process, processes_holding, workers
+from kube_nginx_agent.node.files import read_proc
 
-_PROC = Path("/proc")
 _LISTEN = "0A"  # proc(5), /proc/net/tcp: TCP_LISTEN of include/net/tcp_states.h
 
 
@@ -29,6 +28,7 @@ class Holder:
     user: str
     pid: int | None
     name: str
+    uid: int = -1
 
     def __str__(self) -> str:
         """Return words for an error message."""
@@ -40,19 +40,31 @@ class Holder:
 class AddressHeldError(AgentError):
     """An address that nginx is to listen on can't be bound."""
 
-    def __init__(self, address: SocketAddress, reason: str, holder: Holder | None) -> None:
-        """Name the address and, if it is known, who has it."""
+    def __init__(self, address: SocketAddress, number: int, holder: Holder | None) -> None:
+        """Name the address, the errno of bind(2), and, if it is known, who has it."""
+        reason = f"it can't be listened on: {os.strerror(number)}"
         what = f"it is held by {holder}" if holder else reason
-        super().__init__(what, where=str(address), hint=_advice(address, holder))
+        super().__init__(what, where=str(address), hint=_advice(address, number, holder))
         self.holder = holder
 
 
-def _advice(address: SocketAddress, holder: Holder | None) -> str:
-    if holder is None:
-        return "change listen"
-    if holder.pid is None:
+def _advice(address: SocketAddress, number: int, holder: Holder | None) -> str:
+    if holder and holder.pid is None:
         return f"`ss -ltnp 'sport = :{address.port}'` as root names it; end it or change listen"
-    return "end that process or change listen"
+    if holder:
+        return "end that process or change listen"
+    if number == errno.EADDRNOTAVAIL:
+        family = f"ipv{address.ip.version}"
+        return (
+            f"it joins as soon as the node has the address; with the sysctl "
+            f"net.{family}.ip_nonlocal_bind=1 nginx listens before"
+        )
+    if number == errno.EACCES:
+        return (
+            "use a port from 1024 up, or lower the sysctl net.ipv4.ip_unprivileged_port_start to "
+            f"{address.port}"
+        )
+    return "change listen"
 
 
 class OwnAddressError(AgentError):
@@ -72,6 +84,18 @@ def check_free(address: SocketAddress, own: Container[int] = ()) -> None:
 
     Binds the address for an instant as nginx would, without listening: no client can notice.
     """
+    error = try_to_bind(address)
+    if error:
+        ip, holder = _find(address) if error.errno == errno.EADDRINUSE else (None, None)
+        if ip and holder and holder.pid in own:
+            if ip != address.ip:
+                raise OwnAddressError(address, SocketAddress(ip, address.port)) from error
+            return
+        raise AddressHeldError(address, error.errno or 0, holder) from error
+
+
+def try_to_bind(address: SocketAddress) -> OSError | None:
+    """Bind the address for an instant, as nginx would, and return why that fails, if it does."""
     family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -80,13 +104,8 @@ def check_free(address: SocketAddress, own: Container[int] = ()) -> None:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # nginx's default
             probe.bind((str(address.ip), address.port))
     except OSError as error:
-        ip, holder = _find(address) if error.errno == errno.EADDRINUSE else (None, None)
-        if ip and holder and holder.pid in own:
-            if ip != address.ip:
-                raise OwnAddressError(address, SocketAddress(ip, address.port)) from error
-            return
-        reason = f"it can't be listened on: {os.strerror(error.errno or 0)}"
-        raise AddressHeldError(address, reason, holder) from error
+        return error
+    return None
 
 
 def check_listen(
@@ -113,7 +132,7 @@ def _find(address: SocketAddress) -> tuple[IPAddress, Holder] | tuple[None, None
     for ip, port, uid, inode in _listeners():
         if port == address.port and _keeps_off(ip, address.ip):
             pid = next(processes_holding({inode}), None)
-            return ip, Holder(_user_name(uid), pid, _name_of(pid) if pid else "")
+            return ip, Holder(_user_name(uid), pid, _name_of(pid) if pid else "", uid)
     return None, None
 
 
@@ -131,11 +150,7 @@ def _listeners() -> list[tuple[IPAddress, int, int, int]]:
     """
     found = []
     for table in ("tcp", "tcp6"):
-        try:
-            lines = (_PROC / "self" / "net" / table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
+        for line in read_proc(f"/proc/self/net/{table}").splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTEN:
                 host, port = fields[1].split(":")

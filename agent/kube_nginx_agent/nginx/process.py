@@ -16,7 +16,8 @@ from typing import Iterator
 
 import psutil
 
-_PROC = Path("/proc")
+from kube_nginx_agent.node.files import is_there, link_target, open_files_of, read_proc, read_text
+
 # The titles: nginx's src/os/unix/ngx_process_cycle.c.
 _MASTER_TITLE = "nginx: master process"
 _WORKER_TITLE = "nginx: worker process"
@@ -31,6 +32,10 @@ class Process:
 
     pid: int
     start_time: int
+
+    def __str__(self) -> str:
+        """Return the two numbers, as the lock file has them."""
+        return f"{self.pid} {self.start_time}"
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ def find_master(pid_file: Path, binary: Path) -> Process | None:
     may be a worker.
     """
     try:
-        process = identify(int(pid_file.read_text(encoding="ascii")))
-    except (OSError, ValueError):
+        process = identify(int(read_text(pid_file) or ""))
+    except ValueError:
         return None
     return process if process and is_master(process.pid, binary) else None
 
@@ -130,11 +135,8 @@ def is_master(pid: int, binary: Path) -> bool:
 
 def runs(pid: int, binary: Path) -> bool:
     """Tell whether the process runs ``binary``, also when a newer file has taken its place."""
-    try:
-        executable = os.readlink(_PROC / str(pid) / "exe")
-    except OSError:
-        return False
-    own = str(binary.resolve())
+    executable = link_target(Path(f"/proc/{pid}/exe"))
+    own = os.path.realpath(binary)
     return executable in (own, f"{own} (deleted)")
 
 
@@ -148,10 +150,19 @@ def workers(master: Process) -> list[Worker]:
     return found
 
 
+def serving(master: Process) -> frozenset[Process]:
+    """Return the children that accept connections, or are about to.
+
+    One that was just forked has its master's title yet; one without any title has ended.
+    """
+    found = (identify(pid) for pid in _children(master.pid) if _accepts(title_of(pid)))
+    return frozenset(process for process in found if process)
+
+
 def is_retiring(master: Process) -> bool:
     """Tell whether it was told to quit: it serves its last sessions and starts no worker again."""
-    titles = [title_of(pid) for pid in _children(master.pid)]
-    return bool(titles) and all(_RETIRING_TITLE in title for title in titles)
+    titles = [title for title in map(title_of, _children(master.pid)) if title]
+    return bool(titles) and not any(map(_accepts, titles))
 
 
 def is_worker(pid: int) -> bool:
@@ -159,13 +170,26 @@ def is_worker(pid: int) -> bool:
     return title_of(pid).startswith(_WORKER_TITLE)
 
 
+def turns_of(process: Process) -> int:
+    """Return how often it has gone to sleep and woken (proc_pid_status(5)); 0 when it has ended.
+
+    A process that waits for events does so for each round of them; one that is stuck, or runs in
+    circles, never does.
+    """
+    for line in read_proc(f"/proc/{process.pid}/status").splitlines():
+        name, _, value = line.partition(":")
+        if name == "voluntary_ctxt_switches":
+            return int(value)
+    return 0
+
+
 def title_of(pid: int) -> str:
     """Return the command line, which nginx replaces by a title; empty when there is none."""
-    try:
-        text = (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return ""
-    return text.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    return read_proc(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+
+
+def _accepts(title: str) -> bool:
+    return bool(title) and _RETIRING_TITLE not in title
 
 
 def parent_of(pid: int) -> int | None:
@@ -178,37 +202,33 @@ def processes_holding(inodes: set[int]) -> Iterator[int]:
     """Yield the pids that have one of these sockets open, as far as this user may look."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for pid in psutil.pids():
-        if any(link in wanted for link in _open_files(pid)):
+        if any(link in wanted for _, link in open_files_of(pid)):
             yield pid
 
 
-def _open_files(pid: int) -> Iterator[str]:
-    folder = _PROC / str(pid) / "fd"
+def signal_if_there(process: Process, signum: signal.Signals) -> bool:
+    """Signal a process that may have ended, or may not be ours to signal; tell if it was done."""
     try:
-        for descriptor in os.listdir(folder):
-            yield os.readlink(folder / descriptor)
-    except OSError:
-        return  # somebody else's process, or one that has just ended
+        send_signal(process, signum)
+    except (ProcessGoneError, PermissionError):
+        return False
+    return True
 
 
 def _children(pid: int) -> list[int]:
+    """Return the pids of the children; without CONFIG_PROC_CHILDREN the slow way."""
+    file = Path(f"/proc/{pid}/task/{pid}/children")
+    if is_there(file):
+        return [int(child) for child in read_proc(file).split()]
     try:
-        text = (_PROC / str(pid) / "task" / str(pid) / "children").read_text(encoding="ascii")
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN, or no such process
-        try:
-            return [child.pid for child in psutil.Process(pid).children()]
-        except psutil.NoSuchProcess:
-            return []
-    return [int(child) for child in text.split()]
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []
 
 
 def _stat(pid: int) -> list[str]:
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
     # The command name is in brackets and may hold brackets and spaces itself.
-    return text.rpartition(")")[2].split()
+    return read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
 @contextmanager

@@ -9,28 +9,29 @@ import os
 import pwd
 import resource
 import signal
-import time
 from contextlib import suppress
 from typing import Protocol
 
+from kube_nginx_agent.nginx import limits
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
 from kube_nginx_agent.nginx.orphans import retire_orphans
 from kube_nginx_agent.nginx.process import (
     Process,
-    ProcessGoneError,
     find_lost_master,
     find_master,
     is_alive,
-    send_signal,
+    signal_if_there,
     wait_until_gone,
     workers,
 )
-from kube_nginx_agent.node.files import FileError, replace_file
+from kube_nginx_agent.node.files import FileError, is_there, remove, replace_file
 from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.waiting import wait_until
 
-_PID_FILE_TIMEOUT = 5.0  # seconds; nginx writes it right after it has gone to the background
-_STOP_TIMEOUT = 5.0
-_RESTART_TIMEOUT = 2.0  # seconds; systemd restarts it after 100 ms
+_STOP_TIMEOUT = 2.0
+"""Seconds for nginx to end by itself; then it is killed. TimeoutStopSec is 10 s for all of it."""
+_NOBODY = 65534
+"""The user that nginx's ``--user=nobody`` is by convention, for an image without /etc/passwd."""
 
 
 def find_running(paths: Paths) -> Process | None:
@@ -39,7 +40,7 @@ def find_running(paths: Paths) -> Process | None:
     if master is None:
         master = find_lost_master(paths.live, paths.nginx)
         # Within an upgrade the file is not lost: nginx has moved it away for the new master's.
-        is_upgrading = paths.pid_file.with_name(f"{paths.pid_file.name}.oldbin").exists()
+        is_upgrading = is_there(paths.pid_file.with_name(f"{paths.pid_file.name}.oldbin"))
         if master and not is_upgrading:
             with suppress(FileError):
                 replace_file(paths.pid_file, f"{master.pid}\n")
@@ -75,23 +76,24 @@ class Standalone:
         return find_running(self._paths)
 
     def start(self) -> Process:
-        """Start nginx from the live config; raise NginxError if it does not come up."""
+        """Start nginx from the live config; raise AgentError if it does not come up."""
         retire_orphans(self._paths.generation_socket, self._paths.nginx)
         # A killed master leaves its socket's name behind, and nginx does not bind over it.
-        self._paths.generation_socket.unlink(missing_ok=True)
+        remove(self._paths.generation_socket)
         _raise_open_files_limit()
         self._nginx.start(self._paths.live)
-        deadline = time.monotonic() + _PID_FILE_TIMEOUT
-        while time.monotonic() < deadline:
-            master = find_master(self._paths.pid_file, self._paths.nginx)
-            if master:
-                return master
-            time.sleep(0.005)
-        raise NginxError("nginx was started, but left no pid file", where=str(self._paths.pid_file))
+        file, binary = self._paths.pid_file, self._paths.nginx
+        master = wait_until(lambda: find_master(file, binary), limits.PID_FILE)
+        if master is None:
+            raise NginxError("nginx was started, but left no pid file", where=str(file))
+        return master
 
     def worker_uid(self) -> int:
         """Return ``nobody`` when we are root (nginx's ``--user``), else ourselves."""
-        return os.geteuid() or pwd.getpwnam("nobody").pw_uid
+        try:
+            return os.geteuid() or pwd.getpwnam("nobody").pw_uid
+        except KeyError:
+            return _NOBODY
 
     def stop(self) -> None:
         """End nginx and all its sessions, hung or not."""
@@ -100,18 +102,17 @@ class Standalone:
             if master:
                 self._end(master)
         for left in (self._paths.generation_socket, self._paths.pid_file):
-            left.unlink(missing_ok=True)
+            with suppress(FileError):
+                remove(left)
 
     def _end(self, master: Process) -> None:
         processes = [worker.process for worker in workers(master)]
-        with suppress(ProcessGoneError):
-            send_signal(master, signal.SIGTERM)
+        signal_if_there(master, signal.SIGTERM)
         wait_until_gone(master, _STOP_TIMEOUT)
         for process in (master, *processes):
             if is_alive(process):
-                with suppress(ProcessGoneError):
-                    send_signal(process, signal.SIGKILL)
-                wait_until_gone(process, _STOP_TIMEOUT)
+                signal_if_there(process, signal.SIGKILL)
+                wait_until_gone(process, limits.END)
 
 
 class Attached:
@@ -130,13 +131,11 @@ class Attached:
 
         An administrator who has stopped ``kube-nginx.service`` wants it stopped.
         """
-        deadline = time.monotonic() + _RESTART_TIMEOUT
-        while time.monotonic() < deadline:
-            master = self.master()
-            if master:
-                return master
-            time.sleep(0.02)
-        raise NginxError("kube-nginx.service is not running", hint="`systemctl start kube-nginx`")
+        master = wait_until(self.master, limits.ADOPTION, poll=0.02)
+        if master is None:
+            hint = "`systemctl start kube-nginx`"
+            raise NginxError("kube-nginx.service is not running", hint=hint)
+        return master
 
     def worker_uid(self) -> int:
         """Return our own user, which the unit runs nginx as too."""

@@ -9,13 +9,12 @@ of them goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
-import time
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from kube_nginx_agent.nginx import generation
+from kube_nginx_agent.nginx import generation, limits
 from kube_nginx_agent.nginx.binary import Nginx, NginxError
 from kube_nginx_agent.nginx.orphans import retire_orphans
 from kube_nginx_agent.nginx.process import (
@@ -27,13 +26,14 @@ from kube_nginx_agent.nginx.process import (
     is_master,
     parent_of,
     send_signal,
+    signal_if_there,
     wait_until_gone,
     workers,
 )
+from kube_nginx_agent.node.files import FileError, read_bytes, status_of
 from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.waiting import wait_until
 
-_TIMEOUT = 10.0  # seconds; a new binary answers after 30 ms
-_END_TIMEOUT = 2.0
 _ASK_TIMEOUT = 0.5
 _POLL = 0.01
 
@@ -48,7 +48,7 @@ class Upgrader:
 
     def version(self) -> str:
         """Return what the installed binary calls itself."""
-        return self._nginx.version()
+        return version_in(self._paths.nginx)
 
     def check_usable(self) -> None:
         """Raise NginxError unless the installed binary may be run."""
@@ -58,7 +58,7 @@ class Upgrader:
         """Tell whether ``master`` runs other bytes than the installed binary has."""
         try:
             return _digest(Path(f"/proc/{master.pid}/exe")) != _digest(self._paths.nginx)
-        except OSError:
+        except FileError:
             return is_alive(master)  # The installed one is missing, and wants to be reported.
 
     def is_possible(self, master: Process) -> bool:
@@ -108,13 +108,12 @@ class Upgrader:
         return new
 
     def _retire(self, old: Process) -> None:
-        deadline = time.monotonic() + _TIMEOUT
-        with suppress(ProcessGoneError):
-            send_signal(old, signal.SIGQUIT)
-        while is_alive(old) and _accepts(old):
-            if time.monotonic() > deadline:
-                raise NginxError(f"the old nginx (pid {old.pid}) does not retire")
-            time.sleep(_POLL)
+        signal_if_there(old, signal.SIGQUIT)
+        has_retired = wait_until(
+            lambda: not (is_alive(old) and _accepts(old)), limits.TAKEOVER, _POLL
+        )
+        if not has_retired:
+            raise NginxError(f"the old nginx (pid {old.pid}) does not retire")
 
     def _previous(self, master: Process) -> Process | None:
         """Return the master that started this one; nginx's new master is a child of the old."""
@@ -123,9 +122,10 @@ class Upgrader:
 
     def _await_answer(self, old: Process, before: int | None) -> Process:
         """Return the new master once it serves; end one that does not."""
-        deadline = time.monotonic() + _TIMEOUT
         new: Process | None = None
-        while time.monotonic() < deadline:
+
+        def successor() -> Process | None:
+            nonlocal new
             renamed = _last_renamed(self._paths.pid_file)  # looked at first: what is read is later
             found = find_master(self._paths.pid_file, self._paths.nginx)
             if found and found != old:
@@ -137,10 +137,14 @@ class Upgrader:
                 raise self._refusal("ended at once")
             if not is_alive(old):
                 raise NginxError("nginx ended while it was upgraded")
-            time.sleep(_POLL)
+            return None
+
+        taken_over = wait_until(successor, limits.TAKEOVER, _POLL)
+        if taken_over:
+            return taken_over
         if new:
             self._end(new)
-        raise self._refusal(f"did not take over within {_TIMEOUT:g} s")
+        raise self._refusal(f"did not take over within {limits.TAKEOVER:g} s")
 
     def _refusal(self, what: str) -> NginxError:
         return NginxError(
@@ -151,9 +155,8 @@ class Upgrader:
 
     def _end(self, new: Process) -> None:
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessGoneError):
-                send_signal(new, signum)
-            if wait_until_gone(new, _END_TIMEOUT):
+            signal_if_there(new, signum)
+            if wait_until_gone(new, limits.END):
                 return
 
     def _answers(self, new: Process) -> bool:
@@ -167,19 +170,43 @@ def _accepts(master: Process) -> bool:
     return any(not worker.retiring for worker in workers(master))
 
 
+def version_in(binary: Path) -> str:
+    """Return ``nginx/1.26.3`` as it stands in the file's bytes; "" where it does not.
+
+    Unlike ``nginx -v`` it runs nothing, so it can be asked at any time of any file.
+    """
+    try:
+        status = status_of(binary)
+        if status is None:
+            return ""
+        return _version_of(binary, status.st_dev, status.st_ino, status.st_mtime_ns)
+    except FileError:
+        return ""
+
+
 def _last_renamed(file: Path) -> int | None:
     """Return the time of the last change of its inode, which a rename is too."""
     try:
-        return file.stat().st_ctime_ns
-    except OSError:
+        status = status_of(file)
+    except FileError:
         return None
+    return status.st_ctime_ns if status else None
 
 
 def _digest(binary: Path) -> str:
-    status = binary.stat()
+    """Return a hash of the file's bytes. Raise FileError."""
+    status = status_of(binary)
+    if status is None:
+        return ""
     return _digest_of(binary, status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
+def _version_of(binary: Path, _device: int, _inode: int, _mtime: int) -> str:
+    found = re.search(rb"nginx/[0-9][0-9.]{2,15}", read_bytes(binary))
+    return found[0].decode("ascii") if found else ""
+
+
+@lru_cache(maxsize=8)
 def _digest_of(binary: Path, _device: int, _inode: int, _mtime: int) -> str:
-    return hashlib.sha256(binary.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(binary)).hexdigest()

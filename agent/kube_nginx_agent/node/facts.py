@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from kube_nginx_agent.model import Node
+from kube_nginx_agent.node.files import read_text
 
 
 def discover_node(machine_id_file: Path = Path("/etc/machine-id")) -> Node:
@@ -22,10 +23,7 @@ def spread(node: Node, what: str, least: float, most: float) -> float:
 
 def _node_id(machine_id_file: Path) -> str:
     """Hash the machine id, as machine-id(5) asks of programs that show something derived of it."""
-    try:
-        seed = machine_id_file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        seed = ""
+    seed = (read_text(machine_id_file) or "").strip()
     digest = hashlib.sha256(f"kube-nginx-agent:{seed or socket.gethostname()}".encode())
     return digest.hexdigest()[:12]
 

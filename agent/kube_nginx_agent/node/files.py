@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
@@ -20,6 +21,9 @@ from kube_nginx_agent.errors import AgentError
 READABLE = 0o644
 """The mode of files that any user may read."""
 
+_SPARE_BYTES = 16 * 1024
+"""A config with 64 backends has 9 KB."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _HINTS = {
     errno.EACCES: "let the agent's user reach it: its folders need x, the file r",
     errno.ENOSPC: "make room there",
@@ -35,7 +39,7 @@ class FileError(AgentError):
     def __init__(self, path: Path | str, what: str, error: OSError, hint: str = "") -> None:
         """Say ``what`` failed, in the system's words; ``hint`` if the errno's own is too little."""
         self.errno = error.errno or 0
-        reason = os.strerror(self.errno) if self.errno else str(error)
+        reason = os.strerror(self.errno) if self.errno else error.strerror or str(error)
         hint = hint or _HINTS.get(self.errno, "")
         super().__init__(f"{what}: {reason}", where=str(path), hint=hint)
 
@@ -67,6 +71,19 @@ def is_folder(path: Path) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
+def owner_of(path: Path) -> int | None:
+    """Return the uid that a file or folder belongs to; None where there is nothing to be seen."""
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
+
+
+def is_runnable(path: Path) -> bool:
+    """Tell whether we may run the file at ``path``."""
+    return os.access(path, os.X_OK)
+
+
 def link_target(path: Path) -> str | None:
     """Return where the link at ``path`` leads; None when it is none, or can't be looked at."""
     try:
@@ -75,19 +92,37 @@ def link_target(path: Path) -> str | None:
         return None
 
 
-def read_bytes(path: Path, longest: int = -1) -> bytes:
+@dataclass(frozen=True)
+class FileContent:
+    """The bytes of a file, and what fstat(2) says of just that file."""
+
+    data: bytes
+    status: os.stat_result
+
+
+def read_file(path: Path, longest: int = -1) -> FileContent:
     """Return the content, at most ``longest`` bytes of it (-1: all). Raise FileError.
 
     Never waits, as on a named pipe, and reads nothing but regular files.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
-            return file.read(longest)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else 0
+                raise OSError(number, "it is not a regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                return FileContent(file.read(longest), status)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise FileError(path, "it can't be read", error) from error
+
+
+def read_bytes(path: Path, longest: int = -1) -> bytes:
+    """Return the content, at most ``longest`` bytes of it (-1: all). Raise FileError."""
+    return read_file(path, longest).data
 
 
 def read_text(path: Path) -> str | None:
@@ -127,37 +162,46 @@ def open_files_of(pid: int | str) -> Iterator[tuple[int, str]]:
             yield int(name), os.readlink(f"{folder}/{name}")
 
 
-def write_beside(path: Path, text: str, mode: int = READABLE) -> None:
-    """Write ``text`` to ``path`` and to the disk; on failure there is no file. Raise FileError."""
+def write_beside(path: Path, text: str, mode: int = READABLE, *, spare: Path | None = None) -> None:
+    """Write ``text`` to ``path`` and to the disk; on failure there is no file. Raise FileError.
+
+    Where the disk is full the text goes into the room that the file ``spare`` has, if it is given.
+    """
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _write(path, text, mode)
+        except OSError as error:
+            if error.errno not in _NO_SPACE or spare is None or not _is_free(spare):
+                raise
+            os.replace(spare, path)
+            _write(path, text, mode, within=True)
     except OSError as error:
         with suppress(OSError):
             os.unlink(path)
         raise FileError(path, "it can't be written", error) from error
 
 
-def move_over(source: Path, target: Path) -> None:
+def move_over(source: Path, target: Path, *, spare: Path | None = None) -> None:
     """Put ``source`` in the place of ``target``, both in one folder, and have the disk know it.
 
-    Raise FileError.
+    With ``spare`` the old ``target`` is kept under that name, for its room. Raise FileError.
     """
     try:
+        if spare:
+            _keep_room_of(target, spare)
         os.replace(source, target)
     except OSError as error:
         raise FileError(target, "it can't be replaced", error) from error
+    if spare:
+        _enlarge(spare)
     sync_folder(target.parent)
 
 
-def replace_file(path: Path, text: str, mode: int = READABLE) -> None:
+def replace_file(path: Path, text: str, mode: int = READABLE, *, spare: Path | None = None) -> None:
     """Give ``path`` the content ``text``, all at once. Raise FileError."""
     beside = path.with_name(f"{path.name}.new")
-    write_beside(beside, text, mode)
-    move_over(beside, path)
+    write_beside(beside, text, mode, spare=spare)
+    move_over(beside, path, spare=spare)
 
 
 def remove(path: Path) -> None:
@@ -192,6 +236,39 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise FileError(folder, "the folder can't be synced", error) from error
+
+
+def _write(path: Path, text: str, mode: int, *, within: bool = False) -> None:
+    """Write and sync; ``within`` the blocks that the file has already, as far as they reach."""
+    with open(path, "r+" if within else "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        if within:
+            file.truncate()
+        os.fsync(file.fileno())
+
+
+def _is_free(spare: Path) -> bool:
+    """Tell whether the spare is there; with a second name it is still the live file."""
+    try:
+        return os.stat(spare).st_nlink == 1
+    except OSError:
+        return False
+
+
+def _keep_room_of(old: Path, spare: Path) -> None:
+    """Keep the blocks of ``old``, which is about to be replaced, under the name ``spare``."""
+    with suppress(OSError):
+        os.unlink(spare)
+    with suppress(OSError):
+        os.link(old, spare)
+
+
+def _enlarge(spare: Path) -> None:
+    """Reserve room for a longer text than the last one; worth a try only."""
+    with suppress(OSError), open(spare, "ab") as file:
+        os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
 
 
 def _mode(path: Path) -> int | None:

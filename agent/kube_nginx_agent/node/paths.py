@@ -55,6 +55,11 @@ class Paths:
         return self.state_dir / "last-good.conf"
 
     @property
+    def spare(self) -> Path:
+        """A file whose only worth is its room on the disk, for a config that finds none."""
+        return self.state_dir / "spare"
+
+    @property
     def accepted(self) -> Path:
         """The last valid backends.yaml, for an agent that starts while the file is broken."""
         return self.state_dir / "accepted-backends.yaml"
@@ -88,6 +93,11 @@ class Paths:
     def status(self) -> Path:
         """What the ``status`` command reads."""
         return self.run_dir / "status.json"
+
+    @property
+    def status_spare(self) -> Path:
+        """A file whose only worth is its room in the run folder, for a status that finds none."""
+        return self.run_dir / "status.spare"
 
     @property
     def lock(self) -> Path:

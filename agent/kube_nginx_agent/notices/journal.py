@@ -6,6 +6,7 @@ import os
 import sys
 import syslog
 import time
+from contextlib import suppress
 from typing import Callable, Mapping, TextIO
 
 from kube_nginx_agent.notices.kinds import Kind
@@ -24,6 +25,8 @@ _WORDS = {
 def choose_sink(stream: TextIO | None = None) -> Sink:
     """Return the best sink for where standard error leads."""
     stream = stream or sys.stderr
+    if stream is None:  # started with standard error closed
+        return lambda _kind, _message, _fields: None
     if not _is_journal(stream):
         return terminal_sink(stream)
     try:
@@ -57,13 +60,14 @@ def journal_sink() -> Sink:
     from systemd import journal
 
     def send(kind: Kind, message: str, fields: Fields) -> None:
-        journal.send(
-            message,
-            MESSAGE_ID=kind.message_id,
-            PRIORITY=str(kind.priority),
-            SYSLOG_IDENTIFIER="kube-nginx-agent",
-            **fields,
-        )
+        with suppress(OSError):  # journald is away or full; it must not end the agent
+            journal.send(
+                message,
+                MESSAGE_ID=kind.message_id,
+                PRIORITY=str(kind.priority),
+                SYSLOG_IDENTIFIER="kube-nginx-agent",
+                **fields,
+            )
 
     return send
 
@@ -72,7 +76,7 @@ def _write(stream: TextIO, text: str) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except OSError:
+    except (OSError, ValueError):
         # A log that can't be written (a closed terminal, a full disk) must not end the agent.
         return
 

@@ -33,6 +33,7 @@ LIVE_RESTORED = Kind("live config restored", "b17c3f5c0a9b4d0f8a55f0f0e6b7c303",
 GENERATION_CUT = Kind(
     "old generation ended", "b17c3f5c0a9b4d0f8a55f0f0e6b7c304", syslog.LOG_WARNING
 )
+LISTEN_FAILED = Kind("address not listened on", "b17c3f5c0a9b4d0f8a55f0f0e6b7c305", syslog.LOG_ERR)
 NAME_FAILED = Kind("name not resolved", "b17c3f5c0a9b4d0f8a55f0f0e6b7c401", syslog.LOG_WARNING)
 NAME_CHANGED = Kind("name resolved", "b17c3f5c0a9b4d0f8a55f0f0e6b7c402", syslog.LOG_INFO)
 BACKEND_DOWN = Kind("backend down", "b17c3f5c0a9b4d0f8a55f0f0e6b7c701", syslog.LOG_WARNING)
@@ -51,6 +52,8 @@ WATCH_LOST = Kind("file watch lost", "b17c3f5c0a9b4d0f8a55f0f0e6b7c601", syslog.
 RUN_FOLDER_REPAIRED = Kind(
     "run folder repaired", "b17c3f5c0a9b4d0f8a55f0f0e6b7c602", syslog.LOG_WARNING
 )
+INTERNAL = Kind("internal error", "b17c3f5c0a9b4d0f8a55f0f0e6b7c104", syslog.LOG_ERR)
+REPORT_FAILED = Kind("report failed", "b17c3f5c0a9b4d0f8a55f0f0e6b7c603", syslog.LOG_WARNING)
 PROBLEM_SOLVED = Kind("problem solved", "b17c3f5c0a9b4d0f8a55f0f0e6b7c901", syslog.LOG_NOTICE)
 
 ALL = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))

@@ -1,4 +1,8 @@
-"""What is wrong at present: a line when it begins, a line when it is over, none in between."""
+"""What is wrong at present: a line when it begins, a line when it is over, none in between.
+
+Every pass finds out afresh what is wrong, and only here is that compared with the pass before: so
+nothing that is over can stay open, and nothing that was never open can be said to be over.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,8 @@ from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Fields, Sink
 
-
-@dataclass(frozen=True)
-class OpenProblem:
-    """An error that persists, and since when (seconds since the epoch)."""
-
-    kind: kinds.Kind
-    error: AgentError
-    since: float
-
-    def as_dict(self) -> dict[str, object]:
-        """Return it as ``status.json`` has it."""
-        return {**self.error.as_dict(), "kind": self.kind.name, "since": self.since}
+_SAID_OTHERWISE = (kinds.BACKEND_DOWN, kinds.BACKEND_DRAINING)
+"""Kinds whose end has a line of its own: that the backend is up again."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,30 @@ class Problem:
     fields: Fields = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OpenProblem:
+    """A problem that persists, and since when (seconds since the epoch)."""
+
+    problem: Problem
+    since: float
+
+    @property
+    def kind(self) -> kinds.Kind:
+        """Return what kind of problem it is."""
+        return self.problem.kind
+
+    @property
+    def error(self) -> AgentError:
+        """Return what is wrong, where, and what to do."""
+        return self.problem.error
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as ``status.json`` has it."""
+        return {**self.error.as_dict(), "kind": self.kind.name, "since": self.since}
+
+
 class Problems:
-    """The open problems, each under the name of what it is about; the worst kind comes first."""
+    """The open problems; the worst kind comes first."""
 
     def __init__(self, sink: Sink, wall_clock: Callable[[], float]) -> None:
         """Take where the lines go."""
@@ -45,32 +61,38 @@ class Problems:
         self._wall_clock = wall_clock
         self._open: dict[str, OpenProblem] = {}
 
-    def begins(self, about: str, kind: kinds.Kind, error: AgentError, fields: Fields) -> None:
-        """Note that something is wrong; says it only if it was not said already."""
-        known = self._open.get(about)
-        if known and str(known.error) == str(error):
-            return
-        since = known.since if known else self._wall_clock()
-        self._open[about] = OpenProblem(kind, error, since)
-        self._sink(kind, str(error), {**fields, "REASON": error.what})
-
-    def ends(self, about: str, message: str = "") -> None:
-        """Note that it is no longer wrong; ``message``, if any, is the line that says so."""
-        if self._open.pop(about, None) and message:
-            self._sink(kinds.PROBLEM_SOLVED, message, {})
-
     def update(self, found: Iterable[Problem]) -> None:
-        """Compare what is wrong now with what was before; say what has begun, changed or ended."""
-        now = {problem.about: problem for problem in found}
-        for problem in now.values():
-            self.begins(problem.about, problem.kind, problem.error, problem.fields)
-        for about in self._open.keys() - now.keys():
-            self._open.pop(about)
+        """Take all that is wrong now; say what has begun, changed, or is over."""
+        before, self._open = self._open, {}
+        for problem in found:
+            known = before.get(problem.about)
+            since = known.since if known else self._wall_clock()
+            self._open[problem.about] = OpenProblem(problem, since)
+            if known is None or str(known.error) != str(problem.error):
+                self._say(problem)
+        for about, known in before.items():
+            if about not in self._open and known.kind not in _SAID_OTHERWISE:
+                lasted = max(self._wall_clock() - known.since, 0.0)
+                message = f"over after {lasted:.0f} s: {_short(known.error)}"
+                self._sink(kinds.PROBLEM_SOLVED, message, {})
 
-    def about(self, prefix: str) -> list[str]:
-        """Return the names of the open problems that begin with ``prefix``."""
-        return [name for name in self._open if name.startswith(prefix)]
+    def add(self, problem: Problem) -> None:
+        """Open one more, which is over with the next update that does not have it."""
+        known = self._open.get(problem.about)
+        self._open[problem.about] = OpenProblem(
+            problem, known.since if known else self._wall_clock()
+        )
+        if known is None or str(known.error) != str(problem.error):
+            self._say(problem)
 
     def all(self) -> list[OpenProblem]:
         """Return all that is wrong, the worst first, the older of two equals first."""
         return sorted(self._open.values(), key=lambda open_: (open_.kind.priority, open_.since))
+
+    def _say(self, problem: Problem) -> None:
+        fields = {**problem.fields, "REASON": problem.error.what}
+        self._sink(problem.kind, str(problem.error), fields)
+
+
+def _short(error: AgentError) -> str:
+    return f"{error.where}: {error.what}" if error.where else error.what

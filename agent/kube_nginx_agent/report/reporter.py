@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from kube_nginx_agent import __version__
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
-from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.model import Desired, Server
 from kube_nginx_agent.nginx.data_plane import DataPlane
-from kube_nginx_agent.node.files import FileError
+from kube_nginx_agent.nginx.process import identify
+from kube_nginx_agent.nginx.upgrade import version_in
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices.problems import Problems
 from kube_nginx_agent.report.status_file import BackendStatus, Status, write_status
@@ -32,34 +33,45 @@ class Reloads:
     done: int = 0
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass of the loop has come to."""
+
+    live: Desired | None
+    """What nginx does now, as far as it is known."""
+    wanted: str | None
+    """The generation that nginx should serve."""
+    is_list_live: bool
+    is_anybody_served: bool
+    has_looked: bool
+    """Whether backends.yaml has been read once."""
+
+
 class Reporter:
     """Writes the status file whenever it is told to, and tells systemd what has changed."""
 
-    def __init__(self, paths: Paths, problems: Problems, nginx_version: str) -> None:
+    def __init__(self, paths: Paths, problems: Problems) -> None:
         """Take where it goes and what does not change."""
         self._paths = paths
         self._problems = problems
-        self._nginx_version = nginx_version
         self._manager = ServiceManager()
+        self._pid = os.getpid()
+        self._process = identify(self._pid)
         self._started_at, self._started = time.time(), time.monotonic()
-        self._asked_alive = self._started
+        self._said_alive = self._started
+        self.reloads = Reloads()
 
-    @property
-    def due(self) -> float | None:
-        """When systemd wants to hear of us again."""
+    def due(self, now: float) -> float | None:
+        """Return when systemd wants to hear of us again."""
         interval = self._manager.watchdog_interval
-        return self._asked_alive + interval / 3 if interval else None
+        return max(self._said_alive + interval / 3, now + 0.001) if interval else None
 
-    def say_alive(self, watch: FileWatch) -> None:
-        """Keep systemd's watchdog quiet, as long as our own sources are well.
-
-        ``refresh`` mends a watch whose threads have ended; where it can't, systemd starts us anew.
-        """
-        due = self.due
-        if due is not None and time.monotonic() >= due:
-            self._asked_alive = time.monotonic()
-            if watch.is_alive():
-                self._manager.alive()
+    def say_alive(self, *, is_well: bool = True) -> None:
+        """Keep systemd's watchdog quiet, as long as our own sources are well."""
+        now, interval = time.monotonic(), self._manager.watchdog_interval
+        if interval and is_well and now >= self._said_alive + interval / 3:
+            self._said_alive = now
+            self._manager.alive()
 
     def say_reloading(self) -> None:
         """Tell systemd that a reload has begun."""
@@ -73,48 +85,38 @@ class Reporter:
         """Tell systemd that this is the end."""
         self._manager.stopping()
 
-    def report(  # noqa: PLR0913 - all that a status is made of
-        self,
-        desired: Desired | None,
-        wanted: str | None,
-        data_plane: DataPlane,
-        monitor: Monitor,
-        severer: Severer,
-        reloads: Reloads,
-        *,
-        has_looked: bool,
+    def report(
+        self, outcome: Outcome, data_plane: DataPlane, monitor: Monitor, severer: Severer
     ) -> None:
-        """Say how it is now; ``wanted`` is the generation that nginx should serve."""
-        served, master = data_plane.served, data_plane.master
+        """Say how it is now. Raise FileError when the status file can't be written."""
+        live, served, master = outcome.live, data_plane.served, data_plane.master
         status = Status(
-            pid=os.getpid(),
+            pid=self._pid,
+            start_time=self._process.start_time if self._process else 0,
             version=__version__,
             config_file=str(self._paths.config),
             started_at=self._started_at,
             updated_at=time.time(),
-            listen=tuple(map(str, desired.listen)) if desired else (),
-            backends=_backends(desired, monitor, severer) if desired else (),
+            listen=tuple(map(str, live.listen)) if live else (),
+            backends=_backends(live, monitor, severer) if live else (),
             nginx_pid=master.pid if master else None,
-            nginx_version=self._nginx_version,
+            nginx_version=version_in(Path(f"/proc/{master.pid}/exe")) if master else "",
             generation=served,
-            wanted_generation=wanted,
+            wanted_generation=outcome.wanted,
+            is_list_live=outcome.is_list_live,
+            is_anybody_served=outcome.is_anybody_served,
             live_since=data_plane.served_since,
             draining_generations=data_plane.draining,
             problems=tuple(problem.as_dict() for problem in self._problems.all()),
-            reloads_requested=reloads.requested,
-            reloads_done=reloads.done,
+            reloads_requested=self.reloads.requested,
+            reloads_done=self.reloads.done,
         )
-        try:
-            write_status(status, self._paths.status)
-        except FileError as error:
-            # The run folder may be full or gone; the next pass tries again.
-            self._manager.status(f"{error}; {status.summary}")
-        else:
-            self._manager.status(status.summary)
-        is_proven = served is not None and wanted in (None, served)
+        is_proven = served is not None and outcome.wanted in (None, served)
         overdue = time.monotonic() - self._started > _READY_AT_LAST
-        if has_looked and (is_proven or overdue):
+        self._manager.status(status.summary)
+        if outcome.has_looked and (is_proven or overdue):
             self._manager.ready()
+        write_status(status, self._paths)
 
 
 def _backends(desired: Desired, monitor: Monitor, severer: Severer) -> tuple[BackendStatus, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Tuple
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.node.files import replace_file
+from kube_nginx_agent.nginx.process import Process, is_alive
+from kube_nginx_agent.node.files import FileError, is_there, read_bytes, remove, replace_file
+from kube_nginx_agent.node.lock import words_of_holder
 from kube_nginx_agent.node.paths import Paths
 
 
@@ -22,6 +25,16 @@ class Verdict(IntEnum):
     DEGRADED = 1
     DOWN = 2
     NOT_RUNNING = 3
+    UNKNOWN = 4
+
+
+class NotRunningError(AgentError):
+    """No agent runs on this run folder."""
+
+    def __init__(self, paths: Paths, why: str) -> None:
+        """Say how that is known."""
+        hint = "`systemctl start kube-nginx-agent` starts it"
+        super().__init__(f"the agent is not running: {why}", where=str(paths.run_dir), hint=hint)
 
 
 _UP = ("up", "suspect", "new")
@@ -49,6 +62,8 @@ class Status:
     """Everything that ``status`` shows; times are seconds since the epoch."""
 
     pid: int
+    start_time: int
+    """The agent's, in clock ticks since boot: with the pid it names one process for good."""
     version: str
     config_file: str
     started_at: float
@@ -60,6 +75,10 @@ class Status:
     generation: str | None = None
     """The one that nginx serves."""
     wanted_generation: str | None = None
+    is_list_live: bool = False
+    """Whether nginx serves the list that backends.yaml holds now, whoever of it is well."""
+    is_anybody_served: bool = True
+    """Whether a new client would reach an apiserver, as far as that is known."""
     live_since: float | None = None
     draining_generations: int = 0
     problems: Tuple[dict[str, Any], ...] = ()
@@ -74,7 +93,7 @@ class Status:
         object.__setattr__(self, "summary", self._summary())
 
     def _verdict(self) -> Verdict:
-        if self.generation is None or (self.backends and not self._up()):
+        if self.generation is None or not self.is_anybody_served:
             return Verdict.DOWN
         healthy = self.generation == self.wanted_generation and not self.problems
         return Verdict.OK if healthy else Verdict.DEGRADED
@@ -99,45 +118,68 @@ class Status:
         return [backend for backend in self.backends if backend.state in _UP]
 
 
-def write_status(status: Status, file: Path) -> None:
-    """Replace the status file. Raise FileError."""
-    replace_file(file, json.dumps(asdict(status), indent=1) + "\n")
+def write_status(status: Status, paths: Paths) -> None:
+    """Replace the status file. Raise FileError; then there is none, for an old one would lie."""
+    try:
+        text = json.dumps(asdict(status), indent=1) + "\n"
+        replace_file(paths.status, text, spare=paths.status_spare)
+    except FileError:
+        with suppress(FileError):
+            remove(paths.status)
+        raise
 
 
 def read_status(paths: Paths) -> dict[str, Any]:
-    """Return what the running agent last wrote; raise AgentError when none is running."""
-    if not is_agent_running(paths):
-        raise AgentError(
-            "the agent is not running",
-            where=str(paths.run_dir),
-            hint="`systemctl start kube-nginx-agent` starts it",
-        )
+    """Return what the running agent last wrote.
+
+    Raise NotRunningError when it has ended, AgentError when that can't be told.
+    """
     try:
-        content: dict[str, Any] = json.loads(paths.status.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise AgentError(
-            "the agent has not reported yet", where=str(paths.status), hint="try again in a second"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise AgentError(f"the status can't be read: {error}", where=str(paths.status)) from error
-    return content
+        content = json.loads(read_bytes(paths.status))
+        process = Process(int(content["pid"]), int(content["start_time"]))
+    except FileError as error:
+        if error.errno == errno.ENOENT:
+            raise _no_report(paths) from error
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "it is written anew within 10 s"
+        raise AgentError("it is not a status", where=str(paths.status), hint=hint) from error
+    if not is_alive(process):
+        age = max(time.time() - float(content["updated_at"]), 0.0)
+        raise NotRunningError(paths, f"it last reported {age:.0f} s ago, and has ended since")
+    return dict(content)
 
 
-def is_agent_running(paths: Paths) -> bool:
-    """Tell whether an agent holds the lock of this run folder."""
+def running_agent(paths: Paths) -> Process:
+    """Return the agent that holds the lock. Raise AgentError when there is none, or none is seen.
+
+    The lock, and not the status file, says whom to signal: files outlive their writers, and a pid
+    is somebody else's by then.
+    """
+    words = words_of_holder(paths.lock)
+    if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+        process = Process(int(words[0]), int(words[1]))
+        if is_alive(process):
+            return process
+    if is_there(paths.lock) and os.geteuid() and not os.access(paths.lock, os.R_OK):
+        raise AgentError("this user may not read it", where=str(paths.lock), hint="run it as root")
+    raise NotRunningError(paths, "nobody holds its lock")
+
+
+def _no_report(paths: Paths) -> AgentError:
+    """Tell an agent that can't report from one that is not there."""
     try:
-        descriptor = os.open(paths.lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise AgentError(f"it can't be read: {error.strerror}", where=str(paths.lock)) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+        pid = running_agent(paths).pid
+    except NotRunningError as error:
+        return error
+    except AgentError:
+        what = "there is no report, and this user can't see whether the agent runs"
+        return AgentError(what, where=str(paths.status), hint="ask as root")
+    return AgentError(
+        f"the agent (pid {pid}) runs but has not reported",
+        where=str(paths.status),
+        hint="try again in a second; is there room in that folder?",
+    )
 
 
 def _describe(problem: dict[str, Any]) -> str:
