@@ -69,7 +69,7 @@ test-system: $(VENV) ## install, upgrade and remove the packages on booted Debia
 .PHONY: test-versions
 test-versions: $(NGINX) ## the tests of watching and probing with old and new watchdog and requests
 	@packaging/setup run test
-	@tests/versions $(CACHE)
+	@tests/versions
 
 .PHONY: mutation
 mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 ONLY="desired intake/settle")

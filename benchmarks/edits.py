@@ -37,6 +37,7 @@ from support.results import Result
 
 LISTEN = Address("127.0.0.1", 18443)
 RATE, WATCHES = 200.0, 12
+SETTLE = 5.0  # seconds after the start before the agent counts as idle
 WARM_UP = 3.0  # seconds of load before the first edit: what a request takes without any
 SECONDS = 15.0  # deadline of an edit
 
@@ -90,11 +91,15 @@ class Idle:
     seconds: float
     resident_mb: float
     cpu_percent: float
+    threads: int
+    descriptors: int
 
 
 def measure_edits(agent: AgentProcess, apis: Sequence[StandIn], number: int) -> list[Edit]:
     """Swap the one backend for another, again and again."""
-    agent.start([apis[0].address])
+    agent.write([apis[0].address])
+    agent.wait_for_servers([apis[0].address])
+    _wait_for_retired(agent)
     edits = []
     for count in range(1, number + 1):
         api = apis[count % len(apis)]
@@ -206,12 +211,14 @@ def measure_idle(agent: AgentProcess, seconds: float) -> Idle:
     before = _cpu(agent.pid)
     time.sleep(seconds)
     used = _cpu(agent.pid) - before
-    status = Path(f"/proc/{agent.pid}/status").read_text()
-    resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    lines = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
     return Idle(
         seconds=seconds,
-        resident_mb=round(int(resident.split()[1]) / 1024, 1),
+        resident_mb=round(int(status["VmRSS"].split()[0]) / 1024, 1),
         cpu_percent=round(100 * used / seconds, 2),
+        threads=int(status["Threads"]),
+        descriptors=len(os.listdir(f"/proc/{agent.pid}/fd")),
     )
 
 
@@ -236,6 +243,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         folder.chmod(0o755)  # nginx's workers are another user when this is root
         apis = [stack.enter_context(StandIn(f"api{i}", folder / "certs")) for i in (1, 2, 3)]
         agent = stack.enter_context(AgentProcess(folder, options.nginx.absolute(), LISTEN))
+        agent.start([api.address for api in apis])
+        time.sleep(SETTLE)
+        fresh = measure_idle(agent, options.idle)
         edits = measure_edits(agent, apis, options.edits)
         burst = measure_burst(agent, apis, options.burst)
         idle = measure_idle(agent, options.idle)
@@ -246,16 +256,19 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "edit_to_proof_ms": asdict(Spread.of(edit.proven for edit in edits)),
         "edit_to_first_client_ms": asdict(Spread.of(edit.first_client for edit in edits)),
         "burst": asdict(burst),
+        "fresh": asdict(fresh),
         "idle": asdict(idle),
     }
 
 
 def table(result: dict[str, object]) -> str:
     proof, client = result["edit_to_proof_ms"], result["edit_to_first_client_ms"]
-    burst, idle, host = result["burst"], result["idle"], result["machine"]
+    burst, fresh, idle = result["burst"], result["fresh"], result["idle"]
+    host = result["machine"]
     assert isinstance(proof, dict)
     assert isinstance(client, dict)
     assert isinstance(burst, dict)
+    assert isinstance(fresh, dict)
     assert isinstance(idle, dict)
     assert isinstance(host, dict)
     rows = [("", *Spread.__dataclass_fields__)]
@@ -278,8 +291,14 @@ def table(result: dict[str, object]) -> str:
             "",
             *_aligned(more),
             "",
-            f"idle for {idle['seconds']:g} s: {idle['resident_mb']} MB resident, "
-            f"{idle['cpu_percent']} % of a core",
+            f"idle for {idle['seconds']:g} s:",
+            *_aligned(
+                [
+                    ("", "MB resident", "% of a core", "threads", "descriptors"),
+                    ("just started", *map(str, list(fresh.values())[1:])),
+                    ("after all this", *map(str, list(idle.values())[1:])),
+                ]
+            ),
         ]
     )
 

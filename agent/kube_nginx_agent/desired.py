@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Container, FrozenSet, Iterable, Mapping
+from enum import Enum
+from typing import FrozenSet, Iterable, Mapping
 
 from kube_nginx_agent.config.addresses import (
     DEFAULT_LISTEN,
@@ -26,6 +27,10 @@ from kube_nginx_agent.model import (
     SocketAddress,
     Target,
 )
+
+MOST_SERVERS = 64
+"""As many as backends.yaml may hold: the descriptors, threads and shared memory of both units are
+made for them, and a name may bring any number."""
 
 _CONNECT_TIMEOUTS = tuple(timedelta(milliseconds=ms) for ms in (250, 500, 1000))
 _RTT_FACTOR = 2.5
@@ -70,7 +75,8 @@ def desire(
     empty upstream would turn every client away, so the caller keeps what it has.
     """
     listen = config.listen or (DEFAULT_LISTEN if node.has_ipv6_loopback else (IPV4_LISTEN,))
-    servers = list(_servers(config, resolved, listen, health.out))
+    found = _sort_out(config, resolved, node, listen)
+    servers = [_server(backend, address, health) for address, backend in found.used]
     if config.backends and not servers:
         names = ", ".join(str(backend.target) for backend in config.backends)
         raise NoServerError(
@@ -90,6 +96,7 @@ def desire(
         worker_connections=config.worker_connections,
         error_log_level=config.error_log_level,
         worker_shutdown_timeout=_shutdown_timeout(node),
+        server_name=config.health_check.server_name,
         none_passes=health.none_passes,
     )
 
@@ -106,34 +113,109 @@ def connect_timeout_for(rtt: float | None, before: timedelta) -> timedelta:
     return before if enough < before and needed > _CLEARLY * enough else enough
 
 
-def _servers(
-    config: Config,
-    resolved: Resolved,
-    listen: tuple[SocketAddress, ...],
-    out: Container[SocketAddress],
-) -> Iterable[Server]:
-    """Yield a server an address; nginx would give one that stands twice twice the share."""
-    taken: dict[SocketAddress, Target] = {
-        backend.target: backend.target
-        for backend in config.backends
-        if isinstance(backend.target, SocketAddress)
-    }
+class Reason(Enum):
+    """Why an address that the list stands for is not used; the value is what people read."""
+
+    LEADS_BACK = "it leads back to this proxy"
+    NO_FAMILY = "this node has no address of its family"
+    TOO_MANY = f"more than {MOST_SERVERS} addresses"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An address that is not used, the entry that it comes from, and why."""
+
+    address: SocketAddress
+    backend: Target
+    reason: Reason
+
+
+def left_out(
+    config: Config, resolved: Resolved, node: Node, listen: Iterable[SocketAddress]
+) -> tuple[LeftOut, ...]:
+    """Return who is not among the servers although the list stands for it.
+
+    ``listen``: where nginx listens, or is to listen.
+    """
+    return tuple(_sort_out(config, resolved, node, listen).left_out)
+
+
+def addresses_of(config: Config, resolved: Resolved) -> frozenset[SocketAddress]:
+    """Return all addresses that the list stands for, whether they are used or not."""
+    return frozenset(address for address, _ in _owners(config, resolved))
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Each address once, with the backend whose settings it has."""
+
+    used: list[tuple[SocketAddress, Backend]]
+    left_out: list[LeftOut]
+
+
+def _sort_out(
+    config: Config, resolved: Resolved, node: Node, listen: Iterable[SocketAddress]
+) -> _Sorted:
+    """Tell who is used from who is left out; what stands in the file is never too much."""
+    listen = tuple(listen)
+    families = _families_of(node)
+    owners = _owners(config, resolved)
+    room = MOST_SERVERS - sum(address == backend.target for address, backend in owners)
+    found = _Sorted([], [])
+    for address, backend in owners:
+        is_named = address != backend.target
+        reason = None
+        if leads_back(address, listen, node.addresses):
+            reason = Reason.LEADS_BACK
+        elif is_named and not _may_reach(address.ip, families):
+            reason = Reason.NO_FAMILY
+        elif is_named and room <= 0:
+            reason = Reason.TOO_MANY
+        if reason:
+            found.left_out.append(LeftOut(address, backend.target, reason))
+            continue
+        room -= is_named
+        found.used.append((address, backend))
+    return found
+
+
+def _families_of(node: Node) -> set[int]:
+    """Return the IP versions that the node can reach others by; none when that can't be told.
+
+    Without an address of a family a connect has no source (EADDRNOTAVAIL, ENETUNREACH). Every
+    node has link-local and loopback addresses: these lead nowhere. Routes are not asked: those of
+    another table, of a VRF or of a CNI would be told wrongly.
+    """
+    return {ip.version for ip in node.addresses if not (ip.is_loopback or ip.is_link_local)}
+
+
+def _may_reach(ip: IPAddress, families: set[int]) -> bool:
+    return not families or ip.version in families or ip.is_loopback
+
+
+def _owners(config: Config, resolved: Resolved) -> list[tuple[SocketAddress, Backend]]:
+    """Return every address once; nginx would give one that stands twice twice the share."""
+    written = {backend.target for backend in config.backends}
+    owners: dict[SocketAddress, Backend] = {}
     for backend in config.backends:
         for address in _addresses(backend, resolved):
             # An address that also stands in the file has the settings that stand there with it.
-            owner = taken.setdefault(address, backend.target)
-            if owner != backend.target or leads_back(address, listen):
-                continue
-            yield Server(
-                address=address,
-                backend=backend.target,
-                weight=backend.weight,
-                backup=backend.backup,
-                drain=backend.drain,
-                down=backend.drain or address in out,
-                max_fails=backend.max_fails,
-                fail_timeout=backend.fail_timeout,
-            )
+            if address == backend.target or address not in written:
+                owners.setdefault(address, backend)
+    return list(owners.items())
+
+
+def _server(backend: Backend, address: SocketAddress, health: HealthView) -> Server:
+    return Server(
+        address=address,
+        backend=backend.target,
+        weight=backend.weight,
+        backup=backend.backup,
+        drain=backend.drain,
+        down=backend.drain or address in health.out,
+        max_fails=backend.max_fails,
+        fail_timeout=backend.fail_timeout,
+    )
 
 
 def _addresses(backend: Backend, resolved: Resolved) -> list[SocketAddress]:

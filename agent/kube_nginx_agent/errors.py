@@ -26,3 +26,12 @@ class AgentError(Exception):
     def as_dict(self) -> dict[str, str]:
         """Return the parts under the names that ``status.json`` uses."""
         return {"what": self.what, "where": self.where, "hint": self.hint}
+
+
+def printable(text: str, longest: int = 60) -> str:
+    """Return the text as a part of one line: cut short, without what a terminal would obey."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[: longest + 1]
+    )
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Tuple, Union
+from typing import FrozenSet, Tuple, Union
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -88,12 +88,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """The two probes of every backend; ``ca_file`` None: the cluster's usual places."""
+    """The two probes of every backend."""
 
     tcp: Probe = Probe(interval=timedelta(seconds=2), timeout=timedelta(seconds=1))
     readyz: Probe = Probe(interval=timedelta(seconds=4), timeout=timedelta(seconds=1))
     path: str = "/readyz"
     ca_file: str | None = None
+    """``None``: the cluster's usual places; ``"none"``: certificates are not to be checked."""
+    server_name: str | None = None
+    """What a TLS handshake asks for (SNI), where apiservers stand behind a router by name."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class Node:
 
     id: str
     has_ipv6_loopback: bool
+    addresses: FrozenSet[IPAddress] = frozenset()
+    """All that its interfaces have at present; empty when it can't be told."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,8 @@ class Desired:
     worker_connections: int
     error_log_level: str
     worker_shutdown_timeout: timedelta
+    server_name: str | None = None
+    """What an apiserver behind an SNI router is called in a TLS handshake of ours."""
     none_passes: bool = False
     """Whether no server is known to answer, so that nothing can be proven of the way to it."""
 

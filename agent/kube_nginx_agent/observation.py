@@ -51,9 +51,13 @@ class Layer(Enum):
 
 @dataclass(frozen=True)
 class Observation:
-    """One look: by which probe, how it ended, its words, and the round-trip time in seconds."""
+    """One look: by which probe, how it ended, its words, and the round-trip time in seconds.
+
+    ``is_fresh`` is False when a kept connection answered: that proves nothing of new ones.
+    """
 
     layer: Layer
     result: Result
     detail: str = ""
     rtt: float | None = None
+    is_fresh: bool = True

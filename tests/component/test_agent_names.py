@@ -78,15 +78,16 @@ def test_last_addresses_survive_dns_and_the_agent(
 
     hosts.write_text("")
     agent.restart()
-    agent.wait_for_line("warning: api.test: .*its last addresses go on serving")
+    pattern = "warning: api.test: .*its last addresses go on serving"
+    agent.wait_for_line(pattern, seconds=2 * SECONDS)  # Said at the third try, 5 s apart.
 
     assert agent.servers() == {f"127.0.0.11:{port}"}
     assert agent.worker_pids() == workers
     assert wait_until(lambda: agent.cli("status").returncode, SECONDS, "it is degraded") == 1
 
     hosts.write_text("127.0.0.12 api.test\n")
-    agent.wait_for_line("api.test is now 127.0.0.12", seconds=15)
-    agent.wait_for_servers([f"127.0.0.12:{port}"])
+    agent.wait_for_line("api.test is now 127.0.0.11, 127.0.0.12", seconds=15)
+    agent.wait_for_servers([f"127.0.0.11:{port}", f"127.0.0.12:{port}"])
     agent.wait_for_line("over after .* api.test: it can't be resolved")
     wait_until(lambda: agent.cli("status").returncode == 0, SECONDS, "it is well again")
 
@@ -122,3 +123,14 @@ def test_a_name_that_appears_joins_by_itself(agent: AgentProcess, port: int, hos
     hosts.write_text("127.0.0.11 api.test\n")
     agent.wait_for_line("api.test is now 127.0.0.11", seconds=15)
     agent.wait_for_servers([f"127.0.0.11:{port}", f"127.0.0.13:{port}"])
+
+
+def test_an_answer_for_a_name_that_has_left_leaves_no_problem_behind(
+    agent: AgentProcess, port: int
+) -> None:
+    agent.start([f"nowhere.test:{port}", f"127.0.0.13:{port}"])
+    agent.wait_for_line("warning: nowhere.test: it can't be resolved")
+
+    agent.write([f"127.0.0.13:{port}"])
+
+    wait_until(lambda: agent.cli("status").returncode == 0, SECONDS, "it is well again")

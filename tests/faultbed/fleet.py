@@ -20,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable
 
-from kube_nginx_agent.health.readyz import ReadyzProbe, trust
+from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.net.tcp import probe_tcp
+from kube_nginx_agent.net.tls import trust_anybody
 from kube_nginx_agent.observation import Observation, Result
 from support.address import Address, address_argument
 
@@ -87,7 +88,7 @@ class Fleet:
 def make_probes(to: Address, nodes: int, layers: list[str]) -> list[Repeated]:
     """Return each node's probes, with the agent's defaults."""
     address = SocketAddress(ipaddress.ip_address(to.host), to.port)
-    check, context = HealthCheck(), trust(None)
+    check, context = HealthCheck(), trust_anybody()
     made = []
     for _ in range(nodes):
         if "tcp" in layers:

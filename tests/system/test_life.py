@@ -101,6 +101,15 @@ def test_nginx_starts_at_boot_without_a_network(node: Node) -> None:
     assert node.machine.unit("kube-nginx")["ActiveState"] == "active"
 
 
+def test_nginx_starts_without_a_complaint_about_its_pid_file(node: Node) -> None:
+    for _ in range(20):
+        node.shell("systemctl restart kube-nginx")
+
+    words = node.machine.journal("--boot", "_PID=1", "--unit=kube-nginx")
+    assert words.count("Started") >= 20
+    assert "PID" not in words
+
+
 def _wait_for_agent(node: Node) -> None:
     wait_until(
         lambda: node.machine.unit("kube-nginx-agent")["ActiveState"] == "active",

@@ -10,9 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube_nginx_agent.config.addresses import leads_back
-from kube_nginx_agent.desired import NoServerError
+from kube_nginx_agent.desired import (
+    MOST_SERVERS,
+    NoServerError,
+    Reason,
+    addresses_of,
+    left_out,
+)
 from kube_nginx_agent.model import HostName, Node
-from unit.making import NODE, OTHER_NODE, Answers, address, desired_of, servers_of
+from unit.making import (
+    NODE,
+    OTHER_NODE,
+    Answers,
+    address,
+    config_of,
+    desired_of,
+    ips,
+    servers_of,
+)
 
 THREE = "backends: [10.0.0.1, 10.0.0.2, 10.0.0.3]\n"
 UNSHUFFLED = "balance: {shuffle: false}\n"
@@ -167,6 +182,135 @@ def test_name_without_an_address_does_not_hinder_the_others() -> None:
     assert list(servers_of("backends: [a.b, 10.0.0.1]\n")) == ["10.0.0.1:6443"]
 
 
+def node_with(*own: str) -> Node:
+    return Node(NODE.id, has_ipv6_loopback=True, addresses=ips(["127.0.0.1", "::1", *own]))
+
+
+IPV4_ONLY = node_with("10.0.0.9", "fe80::1")
+IPV6_ONLY = node_with("2001:db8::9", "169.254.1.1")
+BOTH = node_with("10.0.0.9", "2001:db8::9")
+WILDCARD = "listen: 0.0.0.0:8443\n"
+
+
+def unused_of(text: str, answers: Answers | None = None, node: Node = NODE) -> dict[str, Reason]:
+    resolved = {name: ips(texts) for name, texts in (answers or {}).items()}
+    config = config_of(text)
+    found = left_out(config, resolved, node, config.listen)
+    return {str(one.address): one.reason for one in found}
+
+
+@pytest.mark.parametrize(
+    ("node", "used"),
+    [
+        (IPV4_ONLY, ["10.0.0.1:6443"]),
+        (IPV6_ONLY, ["[2001:db8::1]:6443"]),
+        (BOTH, ["10.0.0.1:6443", "[2001:db8::1]:6443"]),
+        (node_with("fe80::1"), ["10.0.0.1:6443", "[2001:db8::1]:6443"]),
+        (NODE, ["10.0.0.1:6443", "[2001:db8::1]:6443"]),
+    ],
+)
+def test_named_addresses_of_a_family_that_the_node_lacks_are_left_out(
+    node: Node, used: list[str]
+) -> None:
+    text, answers = "backends: [a.b]\n", {"a.b": ["10.0.0.1", "2001:db8::1"]}
+
+    unused = unused_of(text, answers, node)
+
+    assert sorted(servers_of(text, answers, node)) == used
+    assert set(unused.values()) <= {Reason.NO_FAMILY}
+    assert sorted([*unused, *used]) == ["10.0.0.1:6443", "[2001:db8::1]:6443"]
+
+
+def test_address_that_the_administrator_wrote_is_used_whatever_the_family() -> None:
+    text = "backends: ['[2001:db8::1]:6443', 10.0.0.1]\n"
+
+    assert "[2001:db8::1]:6443" in servers_of(text, node=IPV4_ONLY)
+
+
+def test_named_loopback_address_needs_no_other_of_its_family() -> None:
+    assert list(servers_of("backends: [a.b]\n", {"a.b": ["::1"]}, IPV4_ONLY)) == ["[::1]:6443"]
+
+
+@pytest.mark.parametrize("backend", ["10.0.0.9:8443", "a.b:8443"])
+def test_address_of_this_node_behind_a_wildcard_is_left_out(backend: str) -> None:
+    text, answers = f"{WILDCARD}backends: ['{backend}', 10.0.0.1]\n", {"a.b": ["10.0.0.9"]}
+
+    assert list(servers_of(text, answers, IPV4_ONLY)) == ["10.0.0.1:6443"]
+    assert unused_of(text, answers, IPV4_ONLY) == {"10.0.0.9:8443": Reason.LEADS_BACK}
+
+
+def test_address_that_is_not_of_this_node_or_has_another_port_is_used() -> None:
+    text = f"{WILDCARD}backends: ['10.0.0.8:8443', '10.0.0.9:6443']\n"
+
+    assert len(servers_of(text, node=IPV4_ONLY)) == 2
+    assert unused_of(text, node=IPV4_ONLY) == {}
+
+
+def test_list_that_leads_back_only_gives_no_servers() -> None:
+    with pytest.raises(NoServerError):
+        desired_of(f"{WILDCARD}backends: ['10.0.0.9:8443']\n", node=IPV4_ONLY)
+
+
+MANY = {"a.b": [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(500)]}
+
+
+def test_name_with_very_many_addresses_gives_as_many_servers_as_a_list_may_have() -> None:
+    text = "backends: [a.b, 10.9.9.9]\n"
+
+    servers = servers_of(text, MANY)
+
+    assert (len(servers), "10.9.9.9:6443" in servers) == (MOST_SERVERS, True)
+    assert set(unused_of(text, MANY).values()) == {Reason.TOO_MANY}
+    assert len(unused_of(text, MANY)) == 501 - MOST_SERVERS
+
+
+def test_the_same_of_very_many_addresses_are_used_each_time() -> None:
+    backwards = {"a.b": MANY["a.b"][::-1]}
+
+    assert servers_of("backends: [a.b]\n", MANY) == servers_of("backends: [a.b]\n", backwards)
+
+
+def test_full_list_has_no_room_for_a_name() -> None:
+    written = ", ".join(f"10.1.0.{n + 1}" for n in range(MOST_SERVERS - 1))
+
+    servers = servers_of(f"backends: [a.b, {written}]\n", {"a.b": ["10.0.0.1", "10.0.0.2"]})
+
+    assert len(servers) == MOST_SERVERS
+    assert "10.0.0.1:6443" in servers
+
+
+def test_all_that_the_list_stands_for_is_told_used_or_not() -> None:
+    config = config_of("backends: ['a.b:7', 10.0.0.1]\n")
+
+    found = addresses_of(
+        config, {"a.b": ips(["10.0.0.2", "2001:db8::1"]), "c.d": ips(["10.0.0.3"])}
+    )
+
+    assert set(map(str, found)) == {"10.0.0.1:6443", "10.0.0.2:7", "[2001:db8::1]:7"}
+
+
+@given(
+    st.lists(st.sampled_from(["10.0.0.1", "10.0.0.9", "2001:db8::1", "127.0.0.1"]), unique=True),
+    st.lists(st.sampled_from(["a.b:8443", "c.d", "10.0.0.1:8443", "10.0.0.9"]), min_size=1),
+    st.sampled_from([NODE, IPV4_ONLY, IPV6_ONLY, BOTH]),
+)
+def test_each_address_is_either_used_or_left_out(
+    answer: list[str], backends: list[str], node: Node
+) -> None:
+    entries = ", ".join(f"'{backend}'" for backend in sorted(set(backends)))
+    text = f"{WILDCARD}backends: [{entries}]\n"
+    answers = {"a.b": answer, "c.d": answer}
+    unused = unused_of(text, answers, node)
+    try:
+        used = set(servers_of(text, answers, node))
+    except NoServerError:
+        used = set()
+
+    all_of_them = addresses_of(config_of(text), {name: ips(a) for name, a in answers.items()})
+    assert used | unused.keys() == set(map(str, all_of_them))
+    assert not used & unused.keys()
+
+
 def test_draining_server_is_down() -> None:
     servers = servers_of("backends: [10.0.0.1, {address: 10.0.0.2, drain: true}, 10.0.0.3]\n")
 
@@ -258,6 +402,22 @@ def test_somebody_always_serves(backends: list[tuple[bool, bool, bool]]) -> None
 )
 def test_target_that_leads_back_to_us_is_known(target: str, listen: str, is_us: bool) -> None:
     assert leads_back(address(target), [address(listen)]) is is_us
+
+
+@pytest.mark.parametrize(
+    ("target", "listen", "is_us"),
+    [
+        ("10.0.0.9:8443", "0.0.0.0:8443", True),
+        ("10.0.0.9:6443", "0.0.0.0:8443", False),
+        ("10.0.0.8:8443", "0.0.0.0:8443", False),
+        ("10.0.0.9:8443", "127.0.0.1:8443", False),
+        ("10.0.0.9:8443", "[::]:8443", False),
+        ("[2001:db8::9]:8443", "[::]:8443", True),
+        ("[2001:db8::9]:8443", "0.0.0.0:8443", False),
+    ],
+)
+def test_own_address_leads_back_behind_a_wildcard(target: str, listen: str, is_us: bool) -> None:
+    assert leads_back(address(target), [address(listen)], BOTH.addresses) is is_us
 
 
 def test_name_is_not_judged_before_it_is_resolved() -> None:

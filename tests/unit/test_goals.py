@@ -24,23 +24,23 @@ def base(text: str = THREE, names: dict[str, list[str]] | None = None) -> Base:
 
 
 def test_health_is_laid_over_any_list() -> None:
-    for is_live in (True, False):
-        goal = make_goal(base(), ONE_OUT, PATHS, is_live=is_live)
+    for live in (base(), None):
+        goal = make_goal(base(), ONE_OUT, PATHS, live=live)
         down = [str(server.address) for server in goal.desired.servers if server.down]
         assert down == ["10.0.0.2:6443"]
 
 
 def test_list_that_is_not_live_is_one_goal_whatever_its_backends_do() -> None:
-    well = make_goal(base(), ALL_WELL, PATHS, is_live=False)
-    ill = make_goal(base(), ONE_OUT, PATHS, is_live=False)
+    well = make_goal(base(), ALL_WELL, PATHS, live=None)
+    ill = make_goal(base(), ONE_OUT, PATHS, live=None)
 
     assert well.key == ill.key
     assert not ill.may_wait
 
 
 def test_each_change_of_health_of_the_live_list_is_a_goal_of_its_own_that_may_wait() -> None:
-    well = make_goal(base(), ALL_WELL, PATHS, is_live=True)
-    ill = make_goal(base(), ONE_OUT, PATHS, is_live=True)
+    well = make_goal(base(), ALL_WELL, PATHS, live=base())
+    ill = make_goal(base(), ONE_OUT, PATHS, live=base())
 
     assert well.key != ill.key
     assert ill.may_wait
@@ -67,7 +67,17 @@ def test_backends_are_those_of_all_servers() -> None:
 def test_health_changes_nothing_but_the_servers_and_the_time_limits() -> None:
     slow = HealthView(connect_timeout=timedelta(seconds=1))
 
-    goal = make_goal(base(), slow, PATHS, is_live=True)
+    goal = make_goal(base(), slow, PATHS, live=base())
 
     assert goal.desired.listen == base().listen
     assert goal.desired.connect_timeout == timedelta(seconds=1)
+
+
+def test_change_that_dns_makes_may_wait_for_room_and_an_edit_may_not() -> None:
+    text = "backends: [api.example.com]\n"
+    live = base(text, {"api.example.com": ["10.0.0.1"]})
+    answer = base(text, {"api.example.com": ["10.0.0.1", "10.0.0.2"]})
+    edit = base(text + "proxy: {idle_timeout: 20m}\n", {"api.example.com": ["10.0.0.1"]})
+
+    assert make_goal(answer, ALL_WELL, PATHS, live=live).may_wait
+    assert not make_goal(edit, ALL_WELL, PATHS, live=live).may_wait

@@ -10,8 +10,8 @@ from kube_nginx_agent.config.flaws import (
     Position,
     Problem,
     format_path,
-    printable,
 )
+from kube_nginx_agent.errors import printable
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from kube_nginx_agent.config.flaws import ConfigError
 from kube_nginx_agent.config.load import load_config
-from unit.making import FILE, complaints_of
+from unit.making import FILE, complaints_of, ips
 
 NEITHER = "is neither an IPv4 address (four numbers, 0 to 255) nor a name"
 COLONS = (
@@ -377,3 +377,15 @@ def test_one_mistake_is_not_told_as_two(content: str) -> None:
 
 def test_ipv6_backend_at_the_port_of_an_ipv4_wildcard_is_not_taken_for_ourselves() -> None:
     assert lines_of('listen: 0.0.0.0:9443\nbackends: ["[::1]:9443"]\n') == []
+
+
+def test_edit_that_leads_back_to_an_address_of_this_node_is_refused_where_it_stands() -> None:
+    text = b"listen: 0.0.0.0:8443\nbackends:\n  - 10.0.0.1\n  - 10.0.0.9:8443\n"
+
+    with pytest.raises(ConfigError) as refused:
+        load_config(text, "b.yaml", ips(["10.0.0.9"]))
+
+    assert refused.value.lines() == [
+        "b.yaml:4:5: backends[1]: 10.0.0.9:8443 is where we listen; nginx would call itself"
+    ]
+    assert load_config(text, "b.yaml").config.backends

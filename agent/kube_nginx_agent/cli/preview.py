@@ -9,12 +9,14 @@ from functools import partial
 from typing import Tuple
 
 from kube_nginx_agent.config.load import Loaded, load_config
-from kube_nginx_agent.desired import desire
+from kube_nginx_agent.desired import desire, left_out
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.backends_file import read_content
-from kube_nginx_agent.intake.names import resolve
+from kube_nginx_agent.intake.ca_file import refusal
+from kube_nginx_agent.intake.resolver import resolve
+from kube_nginx_agent.intake.unused_addresses import problems_of
 from kube_nginx_agent.model import Desired, HostName
-from kube_nginx_agent.node.facts import discover_node
+from kube_nginx_agent.node.facts import look_at_node
 from kube_nginx_agent.node.paths import Paths
 
 
@@ -31,12 +33,18 @@ def preview(paths: Paths) -> Preview:
     content = read_content(paths.config)
     if content.error:
         raise content.error
-    loaded = load_config(content.data, str(paths.config))
+    node = look_at_node()
+    loaded = load_config(content.data, str(paths.config), node.addresses)
+    flaw = refusal(loaded.config.health_check.ca_file)
+    if flaw:
+        raise flaw
     answers = _resolve(loaded)
     resolved = {answer.name: answer.addresses for answer in answers if not answer.error}
-    desired = desire(loaded.config, resolved, discover_node())
+    desired = desire(loaded.config, resolved, node)
     warnings = [problem.describe(str(paths.config)) for problem in loaded.warnings]
     warnings += [f"{a.name}: it can't be resolved: {a.error}" for a in answers if a.error]
+    unused = left_out(loaded.config, resolved, node, desired.listen)
+    warnings += [str(problem.error) for problem in problems_of(unused)]
     return Preview(desired, tuple(warnings))
 
 

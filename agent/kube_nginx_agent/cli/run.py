@@ -27,7 +27,7 @@ from kube_nginx_agent.nginx.log import LogMessage, LogReader
 from kube_nginx_agent.nginx.process import identify
 from kube_nginx_agent.nginx.supervise import Attached, Standalone, Supervisor
 from kube_nginx_agent.nginx.upgrade import Upgrader
-from kube_nginx_agent.node.facts import discover_node, spread
+from kube_nginx_agent.node.facts import look_at_node, spread
 from kube_nginx_agent.node.files import FileError, make_folder
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.node.run_folder import RunFolder
@@ -116,7 +116,7 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     run_folder: RunFolder,
     sink: Sink,
 ) -> Agent:
-    node = discover_node()
+    node = look_at_node()
     problems = Problems(sink, time.time)
     reporter = Reporter(paths, problems)
     applier = Applier(paths, nginx, supervisor, log)
@@ -132,7 +132,7 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     return Agent(
         paths,
         inbox,
-        Inputs(Intake(paths, sink, inbox.post), watch, run_folder, discover_node),
+        Inputs(Intake(paths, sink, inbox.post), watch, run_folder, look_at_node),
         Fleet(monitor, severer),
         data_plane,
         Voice(sink, problems, reporter),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Iterable
+from typing import Container, Iterable
 
-from kube_nginx_agent.config.flaws import printable
+from kube_nginx_agent.errors import printable
 from kube_nginx_agent.model import DEFAULT_PORT, HostName, IPAddress, SocketAddress, Target
 
 IPV4_LISTEN = SocketAddress(ipaddress.IPv4Address("127.0.0.1"), 8443)
@@ -58,17 +58,21 @@ def unmapped(ip: IPAddress) -> IPAddress:
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
-def leads_back(target: Target, listen: Iterable[SocketAddress]) -> bool:
+def leads_back(
+    target: Target, listen: Iterable[SocketAddress], own_addresses: Container[IPAddress] = ()
+) -> bool:
     """Tell whether a connection to ``target`` would arrive at one of our own listen addresses.
 
+    ``own_addresses``: those of this node, as far as they are known, all of which a wildcard takes.
     nginx's ``[::]`` takes no IPv4 connections (ipv6only=on), so the two families stay apart.
     """
     if isinstance(target, HostName):
         return False
+    is_ours = target.ip.is_loopback or target.ip in own_addresses
     return any(
         target.port == own.port
         and target.ip.version == own.ip.version
-        and (target.ip == own.ip or (own.ip.is_unspecified and target.ip.is_loopback))
+        and (target.ip == own.ip or (own.ip.is_unspecified and is_ours))
         for own in listen
     )
 

@@ -13,7 +13,8 @@ from typing import Any, Iterable, Iterator
 
 import yaml
 
-from kube_nginx_agent.config.flaws import Path, Position, Problem, printable
+from kube_nginx_agent.config.flaws import Path, Position, Problem
+from kube_nginx_agent.errors import printable
 
 MAX_BYTES = 256 * 1024
 """A thousand backends with every key given fit into a fifth of it."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Tuple, Union
 
-from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.errors import AgentError, printable
 
 Path = Tuple[Union[str, int], ...]
 """The way from the top of a document to one value: ``("backends", 1, "weight")``."""
@@ -65,12 +65,3 @@ def format_path(path: Path) -> str:
         else:
             text += f'["{printable(step)}"]'
     return text
-
-
-def printable(text: str, longest: int = 60) -> str:
-    """Return the text as a part of one line: cut short, without what a terminal would obey."""
-    shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text[: longest + 1]
-    )
-    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."

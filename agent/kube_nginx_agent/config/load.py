@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Tuple
+from typing import Any, Container, Tuple
 
 from kube_nginx_agent.config.addresses import (
     DEFAULT_LISTEN,
@@ -21,6 +21,7 @@ from kube_nginx_agent.model import (
     Balance,
     Config,
     HealthCheck,
+    IPAddress,
     Probe,
     Proxy,
     SocketAddress,
@@ -52,13 +53,18 @@ class Loaded:
     warnings: Tuple[Problem, ...]
 
 
-def load_config(data: bytes, file: str) -> Loaded:
-    """Read a backends.yaml, called ``file`` in messages. Raise ConfigError if it is invalid."""
+def load_config(data: bytes, file: str, own_addresses: Container[IPAddress] = ()) -> Loaded:
+    """Read a backends.yaml, called ``file`` in messages. Raise ConfigError if it is invalid.
+
+    ``own_addresses``: those of this node, on which a wildcard in ``listen`` listens. They come and
+    go: given for an edit alone, for what was valid once stays so.
+    """
     document = load_document(data)
     if not document.values:
         raise ConfigError(file, tuple(document.problems))
     misfits = validate(document)
-    reader = _Reader(document, {misfit.path for misfit in misfits} | document.void)
+    void = {misfit.path for misfit in misfits} | document.void
+    reader = _Reader(document, void, own_addresses)
     config = reader.config()
     problems = (*document.problems, *misfits, *reader.problems)
     if problems:
@@ -72,9 +78,12 @@ class _Reader:
     Leaves out what does not fit, so that one look finds all that is wrong with a file.
     """
 
-    def __init__(self, document: Document, misfits: set[Path]) -> None:
+    def __init__(
+        self, document: Document, misfits: set[Path], own_addresses: Container[IPAddress]
+    ) -> None:
         self.document = document
         self.misfits = misfits
+        self.own_addresses = own_addresses
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -206,7 +215,9 @@ class _Reader:
             )
         parts = self._fitting(value, ("health_check",))
         readyz = self._fitting(parts.get("readyz", {}), ("health_check", "readyz"))
-        given = {key: readyz.pop(key) for key in ("path", "ca_file") if key in readyz}
+        given = {
+            key: readyz.pop(key) for key in ("path", "ca_file", "server_name") if key in readyz
+        }
         return HealthCheck(
             tcp=self._probe(HealthCheck.tcp, parts.get("tcp", {}), "tcp"),
             readyz=self._probe(HealthCheck.readyz, readyz, "readyz"),
@@ -229,7 +240,7 @@ class _Reader:
         own = listen if ("listen",) in self.document.keys else DEFAULT_LISTEN
         seen: dict[Target, Path] = {}
         for path, backend in backends.items():
-            if leads_back(backend.target, own):
+            if leads_back(backend.target, own, self.own_addresses):
                 self._refuse(
                     path, f"{backend.target} is where we listen", "nginx would call itself"
                 )

@@ -11,8 +11,9 @@ from typing import Any, Iterable
 
 from kube_nginx_agent.config.addresses import parse_address, parse_target
 from kube_nginx_agent.config.document import QUOTE_IPV6, Document
-from kube_nginx_agent.config.flaws import Path, Position, Problem, printable
+from kube_nginx_agent.config.flaws import Path, Position, Problem
 from kube_nginx_agent.config.rules import Misfit, Rules
+from kube_nginx_agent.errors import printable
 
 _TYPE_WORDS = {
     "object": "a mapping",

@@ -84,6 +84,8 @@ class Monitor:
     def problems(self) -> Iterable[Problem]:
         """Yield who is out, and that nobody is left."""
         yield from self._wrong.values()
+        if self._trust and self._check.readyz.enabled:
+            yield from self._trust.problems()
 
     def is_waiting_for_first_look(self, now: float) -> bool:
         """Tell whether a backend was added whose first look will be there in a moment."""
@@ -160,16 +162,17 @@ class Monitor:
 
     def _make_trust(self) -> None:
         self._trust = Trust(self._check.ca_file)
-        if self._check.readyz.enabled and self._trust.file is None:
+        if self._check.readyz.enabled and self._trust.is_blind:
             message = (
                 "no CA file of the cluster is known: /readyz is asked without checking "
-                "certificates; health_check.readyz.ca_file names one"
+                "certificates; health_check.readyz.ca_file names one, or none"
             )
             self._sink(kinds.NO_CA, message, {})
 
     def _make_readyz(self, backend: SocketAddress) -> ReadyzProbe:
         trust = self._trust or Trust(None)
-        return ReadyzProbe(backend, self._check.path, trust.context)
+        check = self._check
+        return ReadyzProbe(backend, check.path, trust.context, check.server_name)
 
 
 def _about(backend: SocketAddress) -> str:

@@ -64,6 +64,10 @@ class BackendsFile:
         """Have it looked at although nothing is known to have happened to it."""
         self._settler.poll(now)
 
+    def forget(self) -> None:
+        """Take what it holds for new at the next look, whether it has changed or not."""
+        self._taken = None
+
     def news(self, now: float, *, at_once: bool = False) -> Content | None:
         """Return the content if it is new and has settled; ``at_once``: in any case."""
         if not at_once and (self.due is None or now < self.due):

@@ -11,8 +11,10 @@ from kube_nginx_agent.desired import Resolved
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import NameAnswered
 from kube_nginx_agent.intake.backends_file import AcceptedCopy, BackendsFile, Content
-from kube_nginx_agent.intake.names import Names, Resolver
-from kube_nginx_agent.model import Config, HostName
+from kube_nginx_agent.intake.ca_file import refusal
+from kube_nginx_agent.intake.names import Names
+from kube_nginx_agent.intake.resolver import Resolver
+from kube_nginx_agent.model import Config, HostName, IPAddress
 from kube_nginx_agent.node.files import is_there
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices import kinds
@@ -48,11 +50,12 @@ class Intake:
         self.live: Wish | None = None
         self.has_looked = False
         """Whether the file has been read once, well or not."""
+        self._own_addresses: frozenset[IPAddress] = frozenset()
         self._edited_at: float | None = None
         self._file = BackendsFile(paths.config)
         self._proven = AcceptedCopy(paths.accepted, paths.config)
         self._live_config = paths.live
-        self._names = Names(paths.names)
+        self._names = Names(paths.names, sink)
         self._resolver = Resolver(post)
         self._names_deadline = 0.0
         self._refusal: AgentError | None = None
@@ -71,9 +74,21 @@ class Intake:
         return self._names.addresses
 
     @property
+    def retired(self) -> Resolved:
+        """The addresses that DNS, and not the administrator, has taken from each name."""
+        return self._names.retired
+
+    @property
     def is_refused(self) -> bool:
         """Whether the file holds something that is not accepted."""
         return self._refusal is not None
+
+    def note_own_addresses(self, addresses: frozenset[IPAddress]) -> None:
+        """Take the node's own addresses; a list that was refused is judged again by new ones."""
+        if addresses != self._own_addresses:
+            self._own_addresses = addresses
+            if self._refusal:
+                self._file.forget()
 
     def touch(self, now: float, *, being_written: bool = False) -> None:
         """Note that the file may have changed."""
@@ -82,6 +97,7 @@ class Intake:
     def poll(self, now: float) -> None:
         """Have the file looked at although nothing is known to have happened to it."""
         self._file.poll(now)
+        self._resolver.want(self._hosts())  # a thread that could not be started is tried again
 
     def look(self, now: float, *, at_once: bool = False) -> None:
         """Read the file, and take what it says if that is new, complete and valid."""
@@ -94,17 +110,9 @@ class Intake:
         hosts = self.wanted.hosts() if self.wanted else set()
         return now < self._names_deadline and bool(self._names.unknown(hosts))
 
-    def note_answer(self, answer: NameAnswered) -> None:
+    def note_answer(self, answer: NameAnswered, now: float) -> None:
         """Take an answer of DNS; the last addresses outlive an error."""
-        if answer.name not in self._hosts():
-            return  # It was asked for a list that is no more.
-        before = self._names.addresses.get(answer.name)
-        self._names.note(answer)
-        after = self._names.addresses.get(answer.name)
-        if after and after != before:
-            addresses = ", ".join(sorted(map(str, after)))
-            message = f"{answer.name} is now {addresses}"
-            self._sink(kinds.NAME_CHANGED, message, {"NAME": answer.name})
+        self._names.note(answer, now)
 
     def note_live(self, wish: Wish) -> None:
         """Remember that nginx serves this list: it is what goes on when a newer one fails."""
@@ -129,7 +137,10 @@ class Intake:
         try:
             if content.error:
                 raise content.error
-            loaded = load_config(content.data, str(self._file.path))
+            loaded = load_config(content.data, str(self._file.path), self._own_addresses)
+            flaw = refusal(loaded.config.health_check.ca_file)
+            if flaw:
+                raise flaw
         except AgentError as error:
             self._refuse(error)
             if self.wanted is None:

@@ -130,7 +130,7 @@ class Agent:
                 if is_news or now >= wake or self._has_health_changed():
                     self._pass(now)
                 self._turn(time.monotonic())
-                # By the time that the pass went by: what has come due meanwhile is still to be done.
+                # By the time that the pass went by: what came due meanwhile is still to be done.
                 wake = self._due(now)
             except StoppedWaitingError:
                 wake = now
@@ -178,7 +178,7 @@ class Agent:
         if isinstance(event, FileTouched):
             self._note_touch(event, now)
         elif isinstance(event, NameAnswered):
-            self._inputs.intake.note_answer(event)
+            self._inputs.intake.note_answer(event, now)
         elif isinstance(event, ReloadRequested):
             self._voice.reporter.reloads.requested += 1
         elif isinstance(event, StopRequested):
@@ -241,6 +241,7 @@ class Agent:
 
     def _look_at_node(self) -> None:
         self._node = self._inputs.look_at_node()
+        self._inputs.intake.note_own_addresses(self._node.addresses)
 
     def _pursue(self, now: float, *, afresh: bool) -> bool:
         return self._node is not None and self._pursuit.pursue(self._node, now, afresh=afresh)

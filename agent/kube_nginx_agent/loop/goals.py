@@ -51,18 +51,19 @@ def wanted_listen(wish: Wish, node: Node) -> Tuple[SocketAddress, ...]:
     return wish.config.listen or default
 
 
-def make_goal(base: Base, health: HealthView, paths: Paths, *, is_live: bool) -> Goal:
+def make_goal(base: Base, health: HealthView, paths: Paths, *, live: Base | None) -> Goal:
     """Return what nginx should serve of a list, as its backends are now.
 
     A list that has not gone live is tried again as a whole, whatever its backends do meanwhile; of
-    the one that is live each change of health is a goal of its own. A list that the administrator
-    has changed never waits for old sessions to end.
+    the one that is live each change of health is a goal of its own. What the administrator has
+    changed never waits for old sessions to end; what DNS, the node or health has changed may.
     """
     config = base.wish.config
     desired = desire(config, dict(base.addresses), base.node, health, base.listen)
     rendered = render(desired, paths)
-    key = rendered.generation if is_live else base.if_all_well
-    return Goal(rendered, desired, key, may_wait=is_live)
+    key = rendered.generation if is_same(base, live) else base.if_all_well
+    may_wait = live is not None and live.wish.config == config
+    return Goal(rendered, desired, key, may_wait)
 
 
 def is_same(base: Base, other: Base | None) -> bool:

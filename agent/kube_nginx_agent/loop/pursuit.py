@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Iterable, Sequence
 
-from kube_nginx_agent.desired import NoServerError
+from kube_nginx_agent.desired import LeftOut, NoServerError, addresses_of, left_out
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.intake.intake import Intake, Wish
+from kube_nginx_agent.intake.unused_addresses import FamilyNotes, problems_of
 from kube_nginx_agent.loop.goals import Base, is_same, make_base, make_goal, wanted_listen
 from kube_nginx_agent.model import Desired, Node
 from kube_nginx_agent.nginx.apply import Proof
@@ -43,6 +44,8 @@ class Pursuit:
         self._sink = sink
         self._live: Base | None = None
         self._no_server: NoServerError | None = None
+        self._unused: Sequence[LeftOut] = ()
+        self._family_notes = FamilyNotes(sink)
         self.wanted: Goal | None = None
         """What nginx should serve, whether it can or not."""
         self.serving: Desired | None = None
@@ -84,6 +87,7 @@ class Pursuit:
         """Yield what keeps the wanted list from being served as it is written."""
         if self._no_server:
             yield Problem("names", kinds.NAME_FAILED, self._no_server)
+        yield from problems_of(self._unused)
         yield from self._listening.problems()
 
     def _look_at_listen(self, node: Node, *, afresh: bool) -> None:
@@ -99,11 +103,18 @@ class Pursuit:
             return None, self._intake.has_looked
         if self._intake.is_waiting_for_names(now):
             return None, False
+        self._note_unused(self._intake.wanted, node)
         try:
             return self._base(self._intake.wanted, node), True
         except NoServerError as error:
             self._no_server = error
             return None, True
+
+    def _note_unused(self, wish: Wish, node: Node) -> None:
+        """Note which addresses that the list stands for are not used, and why."""
+        listen = wanted_listen(wish, node)
+        self._unused = left_out(wish.config, self._intake.resolved, node, listen)
+        self._family_notes.note(self._unused)
 
     def _base(self, wish: Wish, node: Node) -> Base:
         usable = self._listening.usable(wanted_listen(wish, node))
@@ -133,11 +144,15 @@ class Pursuit:
             backends = {address for base in bases for address in base.backends}
             self._monitor.want(backends, bases[0].wish.config.health_check, now)
         if self._live:
-            self._severer.want(self._live.backends, now)
+            # Whom DNS names no more, or whom this node can't reach by now, may well be healthy:
+            # only what the administrator has taken from the list loses its sessions.
+            config, intake = self._live.wish.config, self._intake
+            kept = addresses_of(config, intake.resolved) | addresses_of(config, intake.retired)
+            self._severer.want(self._live.backends | kept, now)
 
     def _approach(self, bases: Sequence[Base], wanted: Base | None, now: float) -> None:
         view, live = self._monitor.view(), self._live
-        goals = [make_goal(base, view, self._paths, is_live=is_same(base, live)) for base in bases]
+        goals = [make_goal(base, view, self._paths, live=live) for base in bases]
         if wanted and bases and bases[0] is wanted:
             self.wanted = goals[0]
         if wanted and is_same(wanted, live):

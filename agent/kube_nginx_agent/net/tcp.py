@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+from typing import Callable
 
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
@@ -22,17 +23,34 @@ def probe_tcp(address: SocketAddress, timeout: float) -> Observation:
     """Connect and let go; ``timeout`` is in seconds."""
     began = time.monotonic()
     try:
-        with connect(address, timeout) as connection:
+        with connect(address, timeout):
             rtt = time.monotonic() - began
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     except OSError as error:
         return Observation(Layer.TCP, result_of(error), words_of(error))
     return Observation(Layer.TCP, Result.OK, rtt=rtt)
 
 
-def connect(address: SocketAddress, timeout: float) -> socket.socket:
-    """Return a connection; raise OSError, of which ``result_of`` tells the class."""
-    return socket.create_connection((str(address.ip), address.port), timeout)
+def connect(
+    address: SocketAddress,
+    timeout: float,
+    hold: Callable[[socket.socket], None] = lambda _: None,
+) -> socket.socket:
+    """Return a connection whose close is a RST; raise OSError: ``result_of`` tells its class.
+
+    ``hold`` gets the socket before it connects: who shuts that down ends the wait.
+    """
+    family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(timeout)
+        hold(connection)
+        connection.connect((str(address.ip), address.port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def result_of(error: OSError) -> Result:

@@ -219,7 +219,7 @@ class Applier:
         """Raise NginxError when clients reach no apiserver through nginx, but one directly."""
         # Where none answers, each try would only take its time, and the loop waits for it.
         takers = [s.address for s in desired.servers if not s.down and not desired.none_passes]
-        fault = canary.find_fault(desired.listen, takers)
+        fault = canary.find_fault(desired.listen, takers, desired.server_name)
         if fault:
             raise NginxError(f"clients would not be served: {fault}")
 

@@ -7,12 +7,15 @@ import re
 from pathlib import Path
 
 from kube_nginx_agent.config.durations import format_duration
-from kube_nginx_agent.config.flaws import printable
+from kube_nginx_agent.errors import printable
 from kube_nginx_agent.model import Desired, Rendered, Server
 from kube_nginx_agent.node.paths import Paths
 
 _GENERATION = "@GENERATION@"
 _GENERATION_DIGITS = 7
+_ZONE_SIZE = "512k"
+"""Room for 879 servers, more than there ever are (``desired.MOST_SERVERS``), taken as it is used.
+Less than 8 pages it may not be (ngx_stream_upstream_zone()), which some kernels have of 64k."""
 _ANSWER = re.compile(r'return "([0-9a-f]+) \$pid\\n";')
 
 
@@ -82,21 +85,13 @@ def _upstream(desired: Desired) -> str:
     lines = [
         "    upstream kube_apiservers {",
         "        # Connection and failure counts are shared by all workers.",
-        f"        zone kube_apiservers {_zone_size(len(desired.servers))};",
+        f"        zone kube_apiservers {_ZONE_SIZE};",
         *_method(desired),
         "        # down: takes no new connections. The line stays, so that hash keeps its places.",
         *(f"        {_server(server)}" for server in desired.servers),
         "    }",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _zone_size(servers: int) -> str:
-    """Return a size that holds them: 512k has room for 879, and is only taken as it is used.
-
-    Nor may it be less than 8 pages (ngx_stream_upstream_zone()), which some kernels have of 64k.
-    """
-    return f"{512 * (1 + servers // 512)}k"
 
 
 def _method(desired: Desired) -> list[str]:
