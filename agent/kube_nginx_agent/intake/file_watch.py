@@ -44,7 +44,10 @@ class FileWatch:
         self._poll = FilePoll(self._files, lambda file: self._touch(file, Touch.UNKNOWN))
         self._trails: dict[Path, Trail] = {}
         self._refused: dict[Path, OSError] = {}
-        self._known_unseen: frozenset[Path] = frozenset()
+        self._deaf: frozenset[Path] = frozenset()
+        """Files with a folder that can't be watched: why no event may tell of them is known."""
+        self._unseen: frozenset[Path] = frozenset()
+        """Files of whose last change no event has told, nobody knows why."""
         self._has_died = False
 
     def is_alive(self) -> bool:
@@ -54,24 +57,31 @@ class FileWatch:
     def refresh(self) -> None:
         """Follow the files to where they are now: links and folders may have been replaced."""
         self._trails = {file: trail(file) for file in self._files}
-        folders = {folder for steps in self._trails.values() for folder in folders_of(steps)}
+        folders = {file: set(folders_of(steps)) for file, steps in self._trails.items()}
+        wanted = sorted(set().union(*folders.values()))
         unseen = self._poll.unseen
-        # A folder that can't be watched is why, and no reason to start anew.
-        is_blind = bool(unseen - self._known_unseen) and not self._refused
-        self._known_unseen = unseen
-        self._refused = self._watches.follow(sorted(folders), anew=is_blind)
+        is_blind = bool(unseen - self._unseen - self._deaf)
+        self._refused = self._watches.follow(wanted, anew=is_blind)
         if self._watches.is_fresh and not is_blind:
             self._catch_up()
         poll_has_died = self._poll.keep_running()
         self._has_died = self._watches.has_died or poll_has_died
+        self._deaf = frozenset(file for file in folders if folders[file] & self._refused.keys())
+        self._unseen = unseen & self._poll.unseen - self._deaf
 
     def problems(self) -> Iterator[Problem]:
         """Yield what keeps changes from being seen at once."""
+        by_reason: dict[tuple[str, str], list[Path]] = {}
         for folder, refusal in self._refused.items():
-            what = f"can't be watched: {refusal.strerror or refusal}"
-            yield _problem(folder, what, _HINTS.get(refusal.errno or 0, ""))
-        for file in sorted(self._known_unseen):
-            yield _problem(file, _NO_EVENT, _WHY_NO_EVENT)
+            reason = f"can't be watched: {refusal.strerror or refusal}"
+            hint = _HINTS.get(refusal.errno or 0, "")
+            by_reason.setdefault((reason, hint), []).append(folder)
+        if self._unseen:
+            by_reason[_NO_EVENT, _WHY_NO_EVENT] = sorted(self._unseen)
+        for (reason, hint), places in by_reason.items():
+            what = f"changes are found by a look each second: {reason}"
+            error = AgentError(what, where=", ".join(map(str, places)), hint=hint)
+            yield Problem(f"watch: {reason}", kinds.WATCH_LOST, error)
         if self._has_died:
             error = AgentError("a thread that watches files had ended, and was started again")
             yield Problem("watch: thread", kinds.WATCH_LOST, error)
@@ -101,10 +111,3 @@ def _kind(path: Path, how: str, *, has_changed: bool) -> Touch:
         return Touch.WRITING if has_changed else Touch.UNKNOWN
     is_begun = how == "created" and is_regular(path) and link_target(path) is None
     return Touch.WRITING if is_begun else Touch.DONE
-
-
-def _problem(where: Path, why: str, hint: str) -> Problem:
-    error = AgentError(
-        f"changes are found by a look each second: {why}", where=str(where), hint=hint
-    )
-    return Problem(f"watch: {where}", kinds.WATCH_LOST, error)
