@@ -142,7 +142,7 @@ def test_probes_leave_no_time_wait_and_no_open_file(api: StandIn) -> None:
 
     for _ in range(50):
         probe_tcp(address, TIMEOUT)
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
     assert _sockets_in_time_wait(address.port) <= waiting_before
 
 

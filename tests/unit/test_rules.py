@@ -40,6 +40,7 @@ WHOLE: dict[str, Any] = {
         "readyz": {
             "enabled": True,
             "path": "/readyz",
+            "server_name": "kubernetes",
             "ca_file": "/etc/ca.pem",
             "interval": "4s",
             "timeout": "1s",

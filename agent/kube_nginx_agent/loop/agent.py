@@ -221,7 +221,8 @@ class Agent:
         if at_once and is_decided:
             reloads.done = requested
             self._voice.reporter.say_reloaded()
-        self._guard("report", self._report)
+        if self._inputs.intake.has_looked:
+            self._guard("report", self._report)
 
     def _turn(self, now: float) -> None:
         """Do what every turn of the loop does, pass or not."""
@@ -264,7 +265,6 @@ class Agent:
             wanted=pursuit.wanted.generation if pursuit.wanted else None,
             is_list_live=pursuit.is_wanted_live and not intake.is_refused,
             is_anybody_served=pursuit.is_anybody_served,
-            has_looked=intake.has_looked,
         )
         try:
             self._voice.reporter.report(

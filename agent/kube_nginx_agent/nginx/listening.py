@@ -46,7 +46,7 @@ class Listening:
             address: known[address]
             if address in known
             else self._what_keeps_off(address, live, master)
-            for address in sorted(wanted)
+            for address in sorted(wanted, key=str)
         }
 
     def usable(self, wanted: Addresses) -> Addresses:

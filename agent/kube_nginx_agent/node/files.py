@@ -39,7 +39,7 @@ class FileError(AgentError):
     def __init__(self, path: Path | str, what: str, error: OSError, hint: str = "") -> None:
         """Say ``what`` failed, in the system's words; ``hint`` if the errno's own is too little."""
         self.errno = error.errno or 0
-        reason = os.strerror(self.errno) if self.errno else error.strerror or str(error)
+        reason = error.strerror or str(error)
         hint = hint or _HINTS.get(self.errno, "")
         super().__init__(f"{what}: {reason}", where=str(path), hint=hint)
 
@@ -110,8 +110,9 @@ def read_file(path: Path, longest: int = -1) -> FileContent:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else 0
-                raise OSError(number, "it is not a regular file")
+                if stat.S_ISDIR(status.st_mode):
+                    raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+                raise OSError(errno.EINVAL, "it is not a regular file")
             with open(descriptor, "rb", closefd=False) as file:
                 return FileContent(file.read(longest), status)
         finally:

@@ -43,8 +43,6 @@ class Outcome:
     """The generation that nginx should serve."""
     is_list_live: bool
     is_anybody_served: bool
-    has_looked: bool
-    """Whether backends.yaml has been read once."""
 
 
 class Reporter:
@@ -114,7 +112,7 @@ class Reporter:
         is_proven = served is not None and outcome.wanted in (None, served)
         overdue = time.monotonic() - self._started > _READY_AT_LAST
         self._manager.status(status.summary)
-        if outcome.has_looked and (is_proven or overdue):
+        if is_proven or overdue:
             self._manager.ready()
         write_status(status, self._paths)
 
