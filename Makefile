@@ -42,6 +42,11 @@ bench-fleet: ## what the probes of a whole cluster's nodes cost an apiserver; ro
 	@packaging/setup run bench
 	@$(PYTHON) benchmarks/fleet.py $(ARGS)
 
+.PHONY: soak
+soak: $(VENV) ## 3,000 swaps of a ConfigMap: none missed, nothing left behind
+	@packaging/setup run
+	@$(VENV)/bin/python -m pytest -q -m soak tests/component
+
 .PHONY: deb
 deb: ## build the Debian package, into dist/
 	@packaging/setup package

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Callable, Optional
 
 import pytest
 
-from kube_nginx_agent.intake.file_watch import trail
+from kube_nginx_agent.intake import trail as trail_module
+from kube_nginx_agent.intake.trail import folders_of, trail
 
 
 def below(folder: Path, path: Path) -> set[str]:
@@ -74,3 +76,29 @@ def test_relative_path_starts_in_the_current_folder(
     monkeypatch.chdir(tmp_path)
 
     assert below(tmp_path, Path("file")) == {"file"}
+
+
+def test_link_that_is_swapped_while_it_is_looked_at_is_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pathlib's own two looks, is it a link and where does it lead, may meet two things."""
+    targets: Callable[[], Optional[str]] = iter([None, "a", None, "b"] * 99).__next__
+    monkeypatch.setattr(trail_module, "link_target", lambda _path: targets())
+
+    assert tmp_path / "file" in trail(tmp_path / "file")
+
+
+def test_two_folders_above_a_file_and_above_its_target_are_watched(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "c" / "d").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "link").symlink_to(tmp_path / "c" / "d" / "file")
+
+    folders = set(folders_of(trail(tmp_path / "a" / "b" / "link")))
+
+    assert folders == {tmp_path / "a", tmp_path / "a/b", tmp_path / "c", tmp_path / "c/d"}
+
+
+def test_above_a_missing_folder_the_nearest_that_are_there_are_watched(tmp_path: Path) -> None:
+    folders = set(folders_of(trail(tmp_path / "a" / "b" / "c" / "file")))
+
+    assert {tmp_path, tmp_path.parent} <= folders

@@ -1,152 +1,113 @@
 """Changes of files -> events in the inbox.
 
 A hint, never the truth: the loop looks for itself now and then (``agent.POLL``). So a missed event
-costs seconds, and this module may be simple: it watches the folder of everything that is looked at
-on the way to a file, symbolic links and their targets included.
+costs seconds, and this module may be simple: watchdog tells what happens in the folders where
+something on the way to a file may be put in another's place, and a look each second finds what it
+does not tell.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import threading
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Iterator
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.inbox import FileTouched, Touch
-from kube_nginx_agent.intake.inotify import (
-    IN_ATTRIB,
-    IN_CREATE,
-    IN_MODIFY,
-    IN_Q_OVERFLOW,
-    Change,
-    Inotify,
-)
+from kube_nginx_agent.intake.file_poll import FilePoll
+from kube_nginx_agent.intake.folder_watches import FolderWatches
+from kube_nginx_agent.intake.trail import Trail, folders_of, trail
+from kube_nginx_agent.node.files import is_regular, link_target
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.problems import Problem
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
-_MAX_LINKS = 40  # path_resolution(7): the kernel's own limit
+_HINTS = {
+    errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances",
+    errno.ENOSPC: "raise the sysctl fs.inotify.max_user_watches",
+    errno.EACCES: "let the agent's user read the folder",
+}
+_NO_EVENT = "no event told of the last change"
+_WHY_NO_EVENT = (
+    "none does on a network file system, for a file that is mounted by itself, "
+    "or for one that is written under a second name (a hard link)"
+)
 
 
-def trail(path: Path) -> list[Path]:
-    """Return every path that is looked at to open ``path``: links, their targets, all folders."""
-    found: list[Path] = []
-    links = 0
-    todo = [Path(os.path.abspath(path))]
-    while todo:
-        path = todo.pop()
-        for step in (*reversed(path.parents), path):
-            if step in found:
-                continue
-            found.append(step)
-            if step.is_symlink() and links < _MAX_LINKS:
-                links += 1
-                target = Path(os.path.abspath(step.parent / os.readlink(step)))
-                todo.append(target / path.relative_to(step))
-    return found
-
-
-class Watch:
-    """Watches a few files; where inotify is exhausted it stays silent and the poll remains."""
+class FileWatch:
+    """Watches a few files, which need not exist."""
 
     def __init__(self, files: Iterable[Path], post: Callable[[FileTouched], None]) -> None:
-        """Take the files, which need not exist; nothing is watched before ``refresh``."""
+        """Take the files; nothing is watched before ``refresh``."""
         self._files = tuple(files)
         self._post = post
-        self._inotify: Inotify | None = None
-        self._reader: threading.Thread | None = None
-        self._trails: dict[Path, set[Path]] = {}
-        self._folders: dict[int, set[Path]] = {}
-        self._reason = ""
-
-    @property
-    def is_working(self) -> bool:
-        """Whether the kernel watches all that it was asked to."""
-        return not self._reason
+        self._watches = FolderWatches(self._note)
+        self._poll = FilePoll(self._files, lambda file: self._touch(file, Touch.UNKNOWN))
+        self._trails: dict[Path, Trail] = {}
+        self._refused: dict[Path, OSError] = {}
+        self._deaf: frozenset[Path] = frozenset()
+        """Files with a folder that can't be watched: why no event may tell of them is known."""
+        self._unseen: frozenset[Path] = frozenset()
+        """Files of whose last change no event has told, nobody knows why."""
+        self._has_died = False
 
     def is_alive(self) -> bool:
-        """Tell whether the watching thread still runs, or was given up for the poll."""
-        return self._reader.is_alive() if self._reader else not self.is_working
-
-    def problems(self) -> Iterable[Problem]:
-        """Yield what keeps changes from being seen at once."""
-        if self._reason:
-            yield Problem("watch", kinds.WATCH_LOST, self.explain(10.0))
-
-    def explain(self, poll: float) -> AgentError:
-        """Say what it means that the kernel refuses a watch; ``poll`` is in seconds."""
-        return AgentError(
-            f"changes of files are seen only every {poll:g} s: {self._reason}",
-            hint="raise the sysctl fs.inotify.max_user_watches or fs.inotify.max_user_instances",
-        )
+        """Tell whether what should run runs; ``refresh`` starts it again."""
+        return self._watches.is_alive() and self._poll.is_alive()
 
     def refresh(self) -> None:
-        """Follow the files to where they are now: links and folders may have been replaced.
+        """Follow the files to where they are now: links and folders may have been replaced."""
+        self._trails = {file: trail(file) for file in self._files}
+        folders = {file: set(folders_of(steps)) for file, steps in self._trails.items()}
+        wanted = sorted(set().union(*folders.values()))
+        unseen = self._poll.unseen
+        is_blind = bool(unseen - self._unseen - self._deaf)
+        self._refused = self._watches.follow(wanted, anew=is_blind)
+        if self._watches.is_fresh and not is_blind:
+            self._catch_up()
+        poll_has_died = self._poll.keep_running()
+        self._has_died = self._watches.has_died or poll_has_died
+        self._deaf = frozenset(file for file in folders if folders[file] & self._refused.keys())
+        self._unseen = unseen & self._poll.unseen - self._deaf
 
-        A folder that is watched already keeps the number of its watch, and one that has come in
-        the place of another has a new one, so that nothing need be remembered to tell them apart.
-        """
-        self._reason = ""
-        inotify = self._inotify or self._start()
-        if inotify is None:
-            return
-        self._trails = {file: set(trail(file)) for file in self._files}
-        folders: dict[int, set[Path]] = {}
-        for folder in {path.parent for steps in self._trails.values() for path in steps}:
-            watch = self._add(inotify, folder)
-            if watch is not None:
-                folders.setdefault(watch, set()).add(folder)
-        dropped = self._folders.keys() - folders.keys()
-        self._folders = folders
-        for watch in dropped:
-            inotify.remove(watch)
+    def problems(self) -> Iterator[Problem]:
+        """Yield what keeps changes from being seen at once."""
+        by_reason: dict[tuple[str, str], list[Path]] = {}
+        for folder, refusal in self._refused.items():
+            reason = f"can't be watched: {refusal.strerror or refusal}"
+            hint = _HINTS.get(refusal.errno or 0, "")
+            by_reason.setdefault((reason, hint), []).append(folder)
+        if self._unseen:
+            by_reason[_NO_EVENT, _WHY_NO_EVENT] = sorted(self._unseen)
+        for (reason, hint), places in by_reason.items():
+            what = f"changes are found by a look each second: {reason}"
+            error = AgentError(what, where=", ".join(map(str, places)), hint=hint)
+            yield Problem(f"watch: {reason}", kinds.WATCH_LOST, error)
+        if self._has_died:
+            error = AgentError("a thread that watches files had ended, and was started again")
+            yield Problem("watch: thread", kinds.WATCH_LOST, error)
 
-    def _start(self) -> Inotify | None:
-        try:
-            self._inotify = Inotify()
-        except OSError as error:
-            self._reason = f"no inotify instance: {error.strerror}"
-            return None
-        self._reader = threading.Thread(
-            target=self._read, args=(self._inotify,), name="inotify", daemon=True
-        )
-        self._reader.start()
-        return self._inotify
+    def _catch_up(self) -> None:
+        """Look at what happened in folders that came in others' place before they were watched."""
+        for file in self._files:
+            if self._poll.note_event(file):
+                self._touch(file, Touch.UNKNOWN)
 
-    def _add(self, inotify: Inotify, folder: Path) -> int | None:
-        """Return the watch; None where there is no such folder, or we may only pass through it."""
-        try:
-            return inotify.add(folder)
-        except OSError as error:
-            if error.errno in _EXHAUSTED:
-                self._reason = f"no inotify watch: {error.strerror}"
-            return None
+    def _note(self, path: Path, how: str) -> None:
+        """Take what watchdog tells, in its thread."""
+        for file, steps in self._trails.items():
+            if path in steps:
+                has_changed = self._poll.note_event(file)
+                self._touch(file, _kind(path, how, has_changed=has_changed))
 
-    def _read(self, inotify: Inotify) -> None:
-        while True:
-            for change in inotify.wait():
-                self._pass_on(change)
-
-    def _pass_on(self, change: Change) -> None:
-        if change.mask & IN_Q_OVERFLOW:
-            self._touch(self._files, Touch.UNKNOWN)
-            return
-        for folder in self._folders.get(change.watch, ()):
-            path = folder / change.name
-            files = [file for file, steps in self._trails.items() if path in steps]
-            if files:
-                self._touch(files, _kind(change, path))
-
-    def _touch(self, files: Iterable[Path], kind: Touch) -> None:
-        for file in files:
-            self._post(FileTouched(file, kind))
+    def _touch(self, file: Path, kind: Touch) -> None:
+        self._post(FileTouched(file, kind))
 
 
-def _kind(change: Change, path: Path) -> Touch:
-    if change.mask & IN_MODIFY:
-        return Touch.WRITING
-    if change.mask & IN_CREATE and path.is_file() and not path.is_symlink():
-        return Touch.WRITING
-    return Touch.UNKNOWN if change.mask & IN_ATTRIB else Touch.DONE
+def _kind(path: Path, how: str, *, has_changed: bool) -> Touch:
+    """Tell how far a writer is. "modified" is also said of rights; then the bytes stay."""
+    if how == "attrib":  # since 7.0
+        return Touch.UNKNOWN
+    if how == "modified":
+        return Touch.WRITING if has_changed else Touch.UNKNOWN
+    is_begun = how == "created" and is_regular(path) and link_target(path) is None
+    return Touch.WRITING if is_begun else Touch.DONE

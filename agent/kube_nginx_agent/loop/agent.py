@@ -32,7 +32,7 @@ from kube_nginx_agent.inbox import (
     StopRequested,
     Touch,
 )
-from kube_nginx_agent.intake.file_watch import Watch
+from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.loop.alarms import earliest
 from kube_nginx_agent.loop.pursuit import Pursuit
@@ -65,7 +65,7 @@ class Inputs:
     """Where the wishes of the administrator and the facts of the node come from."""
 
     intake: Intake
-    watch: Watch
+    watch: FileWatch
     run_folder: RunFolder
     look_at_node: Callable[[], Node]
 
