@@ -36,6 +36,7 @@ WHOLE: dict[str, Any] = {
     ],
     "proxy": {"connect_timeout": "250ms", "idle_timeout": "10m", "tcp_keepalive": True},
     "health_check": {
+        "cut_after": "2200ms",
         "tcp": {"enabled": True, "interval": "2s", "timeout": "1s", "rise": 2, "fall": 2},
         "readyz": {
             "enabled": True,

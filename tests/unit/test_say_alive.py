@@ -29,7 +29,7 @@ def test_nothing_is_said_for_a_dead_watch(monkeypatch: pytest.MonkeyPatch, alive
     monkeypatch.setattr(time, "monotonic", lambda: later)
     inputs, voice = MagicMock(), MagicMock(reporter=reporter)
     inputs.watch.is_alive.return_value = alive
-    agent = Agent(PATHS, Inbox(), inputs, MagicMock(), MagicMock(), voice)
+    agent = Agent(PATHS, Inbox(), inputs, MagicMock(), MagicMock(), MagicMock(), voice)
 
     agent._turn(later)
 
