@@ -112,7 +112,8 @@ class Config:
     health_check: HealthCheck = field(default_factory=HealthCheck)
     workers: int | None = 2
     """``None`` is nginx's ``auto``: one worker for each core."""
-    worker_connections: int = 4096
+    worker_connections: int = 16384
+    """A session takes two; docs/decisions/0017 has what more would cost."""
     error_log_level: str = "notice"
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from component.conftest import FreePort, StandIns
 from component.rig import SECONDS, Rig, session, who_answers
+from kube_nginx_agent.nginx import apply
 from kube_nginx_agent.nginx.generation import Answer
+from kube_nginx_agent.nginx.process import Process, serving
 from support.address import Address
 from support.load import Load
 from support.process import wait_until
@@ -31,6 +33,28 @@ def test_proof_names_the_generation_and_the_master_that_serves_it(
     proof = rig.apply(goal)
 
     assert (proof.generation, proof.master) == (goal.generation, rig.master())
+
+
+def test_nothing_is_proven_while_an_old_worker_accepts(
+    rig: Rig, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nginx answers with the new generation up to 114 ms before the old workers are out."""
+    one, two = stand_ins(2)
+    rig.apply(rig.goal(one.address))
+    old = serving(rig.master())
+    looks = []
+
+    def lingers(master: Process) -> frozenset[Process]:
+        looks.append(rig.served())
+        return serving(master) | (old if len(looks) < 40 else frozenset())
+
+    monkeypatch.setattr(apply, "serving", lingers)
+    goal = rig.goal(two.address)
+
+    rig.applier.apply(goal.rendered, goal.desired)
+
+    assert len(looks) == 40
+    assert looks[-2] == goal.generation  # it had long said so
 
 
 def test_next_config_is_a_reload_of_the_same_master(rig: Rig, stand_ins: StandIns) -> None:

@@ -31,6 +31,27 @@ def start(rig: Rig) -> Rig:
     return rig
 
 
+def test_lost_pid_file_is_written_again(installed: Rig) -> None:
+    master = installed.supervisor.start()
+    installed.wait_for_workers(2)
+    installed.paths.pid_file.unlink()
+
+    assert installed.supervisor.master() == master
+    assert installed.paths.pid_file.read_text() == f"{master.pid}\n"
+
+
+def test_pid_file_that_nginx_has_moved_away_for_an_upgrade_is_not_written_again(
+    installed: Rig,
+) -> None:
+    master = installed.supervisor.start()
+    installed.wait_for_workers(2)
+    pid_file = installed.paths.pid_file
+    pid_file.rename(pid_file.with_name(f"{pid_file.name}.oldbin"))
+
+    assert installed.supervisor.master() == master
+    assert not pid_file.exists()
+
+
 # Standalone
 
 

@@ -193,7 +193,7 @@ def test_stopped_workers_go_on(node: Node) -> None:
 @pytest.mark.parametrize(
     ("hand", "difference"),
     [
-        pytest.param(f"sed -i s/4096/1/ {LIVE}", "worker_connections 1;", id="edited"),
+        pytest.param(f"sed -i s/16384/1/ {LIVE}", "worker_connections 1;", id="edited"),
         pytest.param(f"truncate -s 100 {LIVE}", "more lines", id="truncated"),
         pytest.param(f"rm {LIVE}", "was gone", id="deleted"),
     ],

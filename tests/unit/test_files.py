@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.node.files import FileError, move_over, read_text, replace_file, write_beside
+from kube_nginx_agent.node import files
+from kube_nginx_agent.node.files import (
+    FileError,
+    make_folder,
+    move_over,
+    read_text,
+    replace_file,
+    write_beside,
+)
 
 
 def fail(*_: object) -> None:
@@ -40,6 +49,76 @@ def test_full_disk_leaves_the_old_file_and_no_other(
         replace_file(file, "new")
 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "old"}
+
+
+def test_replaced_name_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+    )
+
+    replace_file(tmp_path / "file", "new")
+
+    assert synced == [False, True]  # first the bytes, then the folder that names them
+
+
+def test_text_fits_into_the_room_of_a_spare_where_there_is_none_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, spare = tmp_path / "file", tmp_path / "spare"
+    for text in ("first", "second"):
+        replace_file(file, text, spare=spare)
+    real_write = files._write
+
+    def full(path: Path, text: str, mode: int, *, within: bool = False) -> None:
+        if not within:
+            fail()
+        real_write(path, text, mode, within=within)
+
+    monkeypatch.setattr(files, "_write", full)
+    for text in ("third, which is longer", "4"):
+        replace_file(file, text, spare=spare)
+        assert file.read_text() == text
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "spare"}
+
+
+def test_spare_that_is_still_the_live_file_is_not_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, spare = tmp_path / "file", tmp_path / "spare"
+    file.write_text("live")
+    os.link(file, spare)
+    monkeypatch.setattr(files, "_write", fail)
+
+    with pytest.raises(FileError):
+        replace_file(file, "new", spare=spare)
+
+    assert file.read_text() == "live"
+
+
+def test_file_gets_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        replace_file(tmp_path / "file", "text")
+        make_folder(tmp_path / "one" / "two")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o755
+
+
+def test_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(FileError, match="it is not a regular file"):
+        files.read_bytes(tmp_path / "pipe")
+
+
+def test_names_of_strangers_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "unix").write_bytes(b"@\xff\x80 name\n")
+
+    assert os.fsencode(files.read_proc(tmp_path / "unix")) == b"@\xff\x80 name\n"
 
 
 def test_failed_write_in_a_missing_folder_says_where(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_defaults_are_rendered() -> None:
         "error_log stderr notice;",
         "error_log syslog:server=unix:/run/kube-nginx/log.sock,nohostname,tag=nginx error;",
         "events {",
-        "worker_connections 4096;",
+        "worker_connections 16384;",
         "}",
         "stream {",
         "upstream kube_apiservers {",
