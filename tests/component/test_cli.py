@@ -277,6 +277,27 @@ def test_another_user_may_look_but_not_reload(
     assert checked.returncode == 0, checked.stderr
 
 
+@needs_root
+def test_check_by_root_sees_with_the_eyes_of_the_agents_user(
+    agent: AgentProcess, apis: Apis, folder: Path
+) -> None:
+    nginx, extra = for_all_to_read(folder, agent.nginx)
+    agent.run_dir.mkdir()
+    os.chown(agent.run_dir, NOBODY, NOBODY)
+    agent.write_text(f"listen: 127.0.0.1:443\nbackends: [{apis[0]}]\n")
+    agent.config.chmod(0o600)  # a draft of root's may be
+    where = (f"--run-dir={agent.run_dir}", f"--nginx={nginx}")
+
+    checked = run_cli("check", agent.config, *where, extra=extra)
+
+    if "can't be listened on" not in checked.stderr:  # where the node lets everybody have the port
+        limit = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+        assert int(limit) <= 443, checked.stderr
+        return
+    assert checked.returncode == 1
+    assert "ip_unprivileged_port_start to 443" in only_line(checked.stderr)
+
+
 def test_a_port_held_by_another_process_is_said_by_the_daemon_and_taken_when_free(
     agent: AgentProcess, apis: Apis
 ) -> None:

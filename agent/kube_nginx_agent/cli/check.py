@@ -11,6 +11,7 @@ from typing import Any, Iterable
 from kube_nginx_agent.cli import options
 from kube_nginx_agent.cli.preview import preview
 from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.intake.backends_file import read_content
 from kube_nginx_agent.model import Desired, SocketAddress
 from kube_nginx_agent.nginx.binary import Nginx
 from kube_nginx_agent.nginx.orphans import find_orphans
@@ -45,8 +46,10 @@ def add(verbs: Any) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     """Check, and say that it is well; whatever is not is raised as an AgentError."""
     paths = options.paths(chosen)
+    # A draft may lie where only root may read it; the list itself must be the agent's to read.
+    draft = None if paths.config == Paths.config else read_content(paths.config)
     become_owner_of(paths.run_dir)
-    found = preview(paths)
+    found = preview(paths, draft)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     _check_listen(found.desired.listen, paths)

@@ -11,7 +11,7 @@ from typing import Tuple
 from kube_nginx_agent.config.load import Loaded, load_config
 from kube_nginx_agent.desired import desire, left_out
 from kube_nginx_agent.inbox import NameAnswered
-from kube_nginx_agent.intake.backends_file import read_content
+from kube_nginx_agent.intake.backends_file import Content, read_content
 from kube_nginx_agent.intake.ca_file import refusal
 from kube_nginx_agent.intake.resolver import resolve
 from kube_nginx_agent.intake.unused_addresses import problems_of
@@ -28,9 +28,12 @@ class Preview:
     warnings: Tuple[str, ...]
 
 
-def preview(paths: Paths) -> Preview:
-    """Read the file and ask DNS as the agent would. Raise AgentError."""
-    content = read_content(paths.config)
+def preview(paths: Paths, content: Content | None = None) -> Preview:
+    """Read the file, unless its content is given, and ask DNS as the agent would.
+
+    Raise AgentError.
+    """
+    content = content or read_content(paths.config)
     if content.error:
         raise content.error
     node = look_at_node()

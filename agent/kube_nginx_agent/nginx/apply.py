@@ -116,6 +116,8 @@ class Applier:
             if master and not is_there(self._paths.generation_socket):
                 self._renew_socket(rendered, master)
             self._install(served)
+        except StoppedWaitingError:
+            raise
         except AgentError as cause:
             with suppress(FileError):  # on a read-only file system it is not there either
                 remove(self._paths.candidate)
