@@ -149,6 +149,22 @@ def test_a_problem_is_said_when_it_begins_when_it_changes_and_when_it_ends() -> 
     assert said[0][2] == {"STEP": "test", "REASON": "a"}
 
 
+def test_a_backend_has_a_line_for_each_state_and_none_for_each_probe() -> None:
+    said: list[str] = []
+    problems = Problems(lambda _kind, message, _fields: said.append(message), lambda: 42.0)
+
+    for kind, what in (
+        (kinds.BACKEND_DOWN, "it is down: timeout"),
+        (kinds.BACKEND_DOWN, "it is down: unreachable"),
+        (kinds.BACKEND_DRAINING, "it is draining: timeout"),
+        (kinds.BACKEND_DRAINING, "it is draining: unreachable"),
+    ):
+        problems.update([Problem("backend 10.0.0.1:6443", kind, AgentError(what))])
+    problems.update([])
+
+    assert said == ["it is down: timeout", "it is draining: timeout"]
+
+
 def test_a_users_mistake_is_never_a_traceback(agent: AgentProcess, apis: Apis) -> None:
     agent.start(apis[:1])
     for text in ("\0", "{", "[]", "1", "backends: 1", "&a [*a]", "!!python/object:os.x {}"):

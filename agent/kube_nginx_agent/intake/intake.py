@@ -129,7 +129,9 @@ class Intake:
     def problems(self) -> Iterable[Problem]:
         """Yield what is wrong with the file, and with the names in it."""
         if self._refusal:
-            yield Problem("config", kinds.CONFIG_REFUSED, self._refusal)
+            lines = self._refusal.lines() if isinstance(self._refusal, ConfigError) else []
+            more = tuple(lines[1:])
+            yield Problem("config", kinds.CONFIG_REFUSED, self._refusal, more=more)
         yield from self._names.problems()
 
     def _take(self, content: Content, now: float) -> None:
@@ -142,7 +144,7 @@ class Intake:
             if flaw:
                 raise flaw
         except AgentError as error:
-            self._refuse(error)
+            self._refusal = error
             if self.wanted is None:
                 self._fall_back(now)
             return
@@ -181,14 +183,6 @@ class Intake:
     def _hosts(self) -> set[str]:
         wishes = (wish for wish in (self.wanted, self.live) if wish)
         return {host for wish in wishes for host in wish.hosts()}
-
-    def _refuse(self, error: AgentError) -> None:
-        """Note why the file is not taken; what else is wrong with it than the first is said too."""
-        is_news = self._refusal is None or str(self._refusal) != str(error)
-        self._refusal = error
-        if is_news and isinstance(error, ConfigError):
-            for line in error.lines()[1:]:
-                self._sink(kinds.CONFIG_REFUSED, line, {})
 
     def _say_accepted(self, loaded: Loaded) -> None:
         count = len(loaded.config.backends)

@@ -7,14 +7,15 @@ nothing that is over can stay open, and nothing that was never open can be said 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Tuple
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Fields, Sink
 
-_SAID_OTHERWISE = (kinds.BACKEND_DOWN, kinds.BACKEND_DRAINING)
-"""Kinds whose end has a line of its own: that the backend is up again."""
+_OF_A_BACKEND = (kinds.BACKEND_DOWN, kinds.BACKEND_DRAINING)
+"""States, whose causes may differ from probe to probe: a line for a state, none for a cause. Their
+end has a line of its own: that the backend is up again."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Problem:
     kind: kinds.Kind
     error: AgentError
     fields: Fields = field(default_factory=dict)
+    more: Tuple[str, ...] = ()
+    """Lines of their own that follow: what else is wrong with the same thing."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class Problems:
             known = before.get(problem.about)
             since = known.since if known else self._wall_clock()
             self._open[problem.about] = OpenProblem(problem, since)
-            if known is None or str(known.error) != str(problem.error):
+            if known is None or _is_news(known.problem, problem):
                 self._say(problem)
         for about, known in before.items():
-            if about not in self._open and known.kind not in _SAID_OTHERWISE:
+            if about not in self._open and known.kind not in _OF_A_BACKEND:
                 lasted = max(self._wall_clock() - known.since, 0.0)
                 message = f"over after {lasted:.0f} s: {_short(known.error)}"
                 self._sink(kinds.PROBLEM_SOLVED, message, {})
@@ -82,7 +85,7 @@ class Problems:
         self._open[problem.about] = OpenProblem(
             problem, known.since if known else self._wall_clock()
         )
-        if known is None or str(known.error) != str(problem.error):
+        if known is None or _is_news(known.problem, problem):
             self._say(problem)
 
     def all(self) -> list[OpenProblem]:
@@ -92,6 +95,14 @@ class Problems:
     def _say(self, problem: Problem) -> None:
         fields = {**problem.fields, "REASON": problem.error.what}
         self._sink(problem.kind, str(problem.error), fields)
+        for line in problem.more:
+            self._sink(problem.kind, line, {})
+
+
+def _is_news(before: Problem, now: Problem) -> bool:
+    if before.kind is not now.kind:
+        return True
+    return now.kind not in _OF_A_BACKEND and str(before.error) != str(now.error)
 
 
 def _short(error: AgentError) -> str:

@@ -16,6 +16,7 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.problems import Problem
 from kube_nginx_agent.sessions.lives import Life, lives
 from kube_nginx_agent.sessions.ownership import Ownership
+from kube_nginx_agent.sessions.progress import Progress
 from kube_nginx_agent.sessions.table import Session, list_all, list_to, session_of
 
 INTERVAL = 0.25
@@ -54,6 +55,7 @@ class SessionWatch:
         self._lock = threading.Lock()
         self._ownership = Ownership()
         self._others = Ownership()
+        self._progress = Progress()
         self._wanted: FrozenSet[SocketAddress] = frozenset()
         self._strays: FrozenSet[SocketAddress] = frozenset()
         self._listen_ports: FrozenSet[int] = frozenset()
@@ -107,7 +109,8 @@ class SessionWatch:
         try:
             with diag_socket() as diag:
                 entries = list_to(diag, self._wanted | self._strays)
-            found = [session_of(entry) for entry in self._ownership.ours(entries, pids)]
+            ours = map(session_of, self._ownership.ours(entries, pids))
+            found = self._progress.of(ours, at)
             self._blind = None
         except OSError as error:
             self._blind = _refusal(error)

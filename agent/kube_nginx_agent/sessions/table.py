@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from typing import AbstractSet, Iterable
+from typing import AbstractSet, Iterable, Tuple
 
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.net.sock_diag import (
@@ -58,11 +58,13 @@ class Session:
     heard_ago: float
     """Since data or an acknowledgement came from it: the younger of two ages of the kernel's, for
     tcpi_last_ack_recv need not count data that acknowledges nothing new, which takes the fast path
-    of tcp_rcv_established(). Neither counts a packet that came for the second time."""
+    of tcp_rcv_established(). What came for the second time ``Progress`` takes out."""
     has_asked: bool
     """Whether the backend's kernel has acknowledged any data of the client's."""
     has_answered: bool
     """Whether any data has come back at all."""
+    counted: Tuple[int, int] = (0, 0)
+    """Bytes that the backend's kernel has acknowledged, and bytes that have come from it."""
 
     @property
     def is_waiting(self) -> bool:
@@ -112,12 +114,8 @@ def session_of(entry: DiagSocket) -> Session:
         heard_ago=min(data, acknowledged) / 1000,
         has_asked=acked > 1,  # the SYN counts for one
         has_answered=received > 0,
+        counted=(acked, received),
     )
-
-
-def has_sent(sessions: Iterable[Session], backend: SocketAddress, within: float) -> bool:
-    """Tell whether data has come from the backend in the last ``within`` seconds."""
-    return any(s.backend == backend and s.has_answered and s.data_ago < within for s in sessions)
 
 
 def destroy_all(diag: socket.socket, sessions: Iterable[Session | DiagSocket]) -> int:
