@@ -33,7 +33,7 @@ from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
 from kube_nginx_agent.notices.problems import Problem
-from kube_nginx_agent.observation import STUCK, Conviction, Layer
+from kube_nginx_agent.observation import PASSES, STUCK, Conviction, Layer
 
 SHARED_SPREAD = 10.0
 """Seconds over which the nodes of a cluster end sessions that a shared cause may have hung."""
@@ -222,6 +222,8 @@ def _question(check: HealthCheck) -> tuple[object, ...]:
 
 
 def _reason(backend: SocketAddress, health: Health) -> AgentError:
+    if health.cause in PASSES:
+        return AgentError(f"it is {health.state.value}, and on its way back", where=str(backend))
     cause = health.cause.value if health.cause else "unknown"
     detail = f" ({health.detail})" if health.detail else ""
     return AgentError(f"it is {health.state.value}: {cause}{detail}", where=str(backend))
