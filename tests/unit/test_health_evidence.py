@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health import evidence
-from kube_nginx_agent.health.machine import State
+from kube_nginx_agent.health.machine import Health, State
+from kube_nginx_agent.health.streak import Streak
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
-from kube_nginx_agent.observation import Layer
+from kube_nginx_agent.observation import Layer, Result
 from support.virtual import Fault, VirtualNode, World
 
 A, B, C = BACKENDS = [parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3)]
@@ -300,6 +301,59 @@ def test_it_comes_back_when_new_connections_work_again() -> None:
     played = node({A: [Fault("handshakes", T, T + 30)]}).run(T + 80)
 
     assert played.monitor.view().out == frozenset()
+
+
+def test_when_none_passes_nginx_waits_as_long_as_it_can() -> None:
+    played = node(everybody(Fault("silent", T))).run(T + 10)
+
+    assert played.monitor.view().none_passes
+    assert played.monitor.view().connect_timeout == timedelta(seconds=3)
+
+
+def test_probe_that_is_turned_off_or_asks_something_else_forgets_its_streak() -> None:
+    off = replace(HealthCheck(), readyz=replace(HealthCheck.readyz, enabled=False))
+
+    for check in (off, replace(HealthCheck(), path="/livez")):
+        played = node({A: [Fault("red", T)]}).run(T + 10)
+        played.monitor.want(BACKENDS, check, played.now)
+        assert played.monitor.view().out == frozenset()
+
+
+# The case against one, by itself.
+
+
+def failed(**changes: object) -> Health:
+    streak = Streak(last=Result.TIMEOUT, fails=9, full=5, has_failed=True,
+                    first_began=10.0, last_began=12.1, full_began=11.0)  # fmt: skip
+    return Health(state=State.DOWN, fault_began=10.0, tcp=replace(streak, **changes))  # type: ignore[arg-type]
+
+
+WELL = Health(state=State.UP, passed_began=12.0)
+
+
+def is_convicted(victim: Health, other: Health, now: float = 12.3) -> bool:
+    healths = {A: victim, B: other}
+    found = evidence.cases(healths, {}, HealthCheck(), 0.0)
+    return A in found and evidence.is_proven(A, found[A], healths, now, 0.25)
+
+
+def test_it_takes_time_a_last_look_and_a_witness() -> None:
+    assert is_convicted(failed(), WELL)
+    assert not is_convicted(failed(), WELL, now=12.1)
+    assert not is_convicted(failed(last_began=11.7), WELL)
+    assert not is_convicted(failed(), replace(WELL, passed_began=9.9))
+    assert not is_convicted(failed(), WELL, now=14.0)
+
+
+def test_late_looks_alone_convict_nobody() -> None:
+    assert not is_convicted(failed(full=1), WELL)
+
+
+def test_it_takes_a_whole_look_that_began_after_others_came_back() -> None:
+    back = replace(WELL, trouble_began=10.0, recovered_at=10.05)
+
+    assert is_convicted(failed(full_began=10.1), back)
+    assert not is_convicted(failed(full_began=10.0), back)
 
 
 # The agent restarts in the middle of an outage.

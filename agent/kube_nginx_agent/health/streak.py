@@ -87,10 +87,12 @@ def _fail(streak: Streak, probed: Probed, probe: Probe) -> Streak:
     is_full = probed.timing is Timing.IN_TIME
     full = streak.full + is_full
     is_about_handshakes = seen.is_fresh and seen.result not in _SAYS_NOTHING_OF_HANDSHAKES
+    # A look that is merely late does not know better why than one that has ended.
+    is_known = not is_full and streak.full > 0 and streak.last in STUCK
     return replace(
         streak,
-        last=seen.result,
-        detail=seen.detail,
+        last=streak.last if is_known else seen.result,
+        detail=streak.detail if is_known else seen.detail,
         passes=0,
         fails=max(streak.fails + (began > streak.last_began), 1),
         full=full,
