@@ -54,14 +54,13 @@ def test_unplugged_host_is_left_soon_and_its_watches_move(play: Play) -> None:
     assert seen.figures.healthy_cut == 0
 
 
-def test_firewalled_host_is_left_soon_and_its_watches_are_kept_while_it_is_heard(
-    play: Play,
-) -> None:
-    # Its own packets still come, as it sends again what it gets no acknowledgement for.
+def test_firewalled_host_is_left_soon_and_its_watches_move(play: Play) -> None:
+    """Its own packets still come, again and again, for it gets no acknowledgement: no life."""
     seen = play(scenarios.rejected, hold=6.0, after=0.0)
 
     assert seen.course.left_out == {seen.address}
     assert seen.figures.failed <= 1
+    assert seen.figures.stall < SOON
     assert seen.figures.healthy_cut == 0
 
 
