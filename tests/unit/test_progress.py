@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import replace
+from typing import Any
 
-from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.sessions.progress import Progress
-from kube_nginx_agent.sessions.table import Session
+from unit.made_sessions import session
 
-_THERE = SocketAddress(ipaddress.ip_address("10.0.0.1"), 6443)
-_HERE = SocketAddress(ipaddress.ip_address("10.0.0.9"), 40000)
-WATCH = Session(
-    backend=_THERE,
-    local=_HERE,
-    inode=1,
-    family=2,
-    identity=b"watch",
-    is_connecting=False,
-    unread=0,
-    unacknowledged=0,
-    retransmits=0,
-    packets=1,
-    sent_ago=5.0,
-    data_ago=0.5,
-    heard_ago=0.5,
-    has_asked=True,
-    has_answered=True,
-    counted=(100, 200),
-)
+WATCH = {"data_ago": 0.5, "heard_ago": 0.5, "counted": (100, 200)}
 
 
-def heard_ago(progress: Progress, at: float, **changes: object) -> float:
-    (session,) = progress.of([replace(WATCH, **changes)], at)  # type: ignore[arg-type]
-    return round(session.heard_ago, 6)
+def heard_ago(progress: Progress, at: float, **changes: Any) -> float:
+    (seen,) = progress.of([session(**{**WATCH, **changes})], at)
+    return round(seen.heard_ago, 6)
 
 
 def test_new_bytes_are_life() -> None:
