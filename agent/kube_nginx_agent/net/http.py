@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Callable, Iterator, Mapping
@@ -25,9 +25,25 @@ from kube_nginx_agent.net.tcp import connect
 from kube_nginx_agent.net.tls import LimitedSocket, begin_tls
 from kube_nginx_agent.observation import Result
 
-sys.modules.setdefault("chardet", None)  # type: ignore[arg-type]  # 2.5 MB that nobody here needs
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # requests warns that there is no chardet
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """While requests is imported, keep it from loading what nobody here needs.
+
+    That is chardet (2.5 MB), and since 2.32 the bundle of all public authorities (2.3 MB), for a
+    context that is made ahead and never asked: each of our connections brings its own.
+    """
+    sys.modules.setdefault("chardet", None)  # type: ignore[arg-type]
+    ssl.SSLContext.load_verify_locations = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # requests warns that there is no chardet
+            yield
+    finally:
+        del ssl.SSLContext.load_verify_locations  # the inherited one is back
+
+
+with _lean():
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPSConnection
