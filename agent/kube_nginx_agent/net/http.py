@@ -44,7 +44,11 @@ def _lean() -> Iterator[None]:
 
 
 with _lean():
-    import requests
+    try:
+        import requests
+    except ImportError:  # before 2.26 (EL 9 has 2.25.1) it can't be without chardet
+        del sys.modules["chardet"]
+        import requests
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPSConnection
     from urllib3.connectionpool import HTTPSConnectionPool
