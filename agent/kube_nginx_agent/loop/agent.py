@@ -123,6 +123,8 @@ class Agent:
         self._pass_at = 0.0
         self._trouble: dict[str, Problem] = {}
         """What the loop itself has found wrong in this pass, by what it is about."""
+        self._unforeseen: dict[str, Problem] = {}
+        """What failed in a way that was not foreseen, by the part that has not worked since."""
         self._report_error: FileError | None = None
         self._exit_code = 0
 
@@ -134,11 +136,13 @@ class Agent:
             now = time.monotonic()
             try:
                 self._guard("health", partial(self._fleet.monitor.tick, now))
-                if is_news or now >= self._pass_at or self._has_health_changed(now):
+                has_changed = self._has_health_changed(now)
+                if is_news or has_changed or now >= self._pass_at:
                     self._pass(now)
                 self._turn(time.monotonic())
                 # By the time that the pass went by: what came due meanwhile is still to be done.
                 wake = self._due(now)
+                self._unforeseen.pop("loop", None)
             except StoppedWaitingError:
                 wake = now
             except Exception as error:
@@ -179,18 +183,17 @@ class Agent:
         now = time.monotonic()
         is_news = False
         for event in happened:
-            if isinstance(event, (Probed, NginxComplained, SessionsWait)):
-                # News only if it changes something, which the loop sees for itself.
-                self._fleet.monitor.take(event, now)
-                if isinstance(event, Probed):
-                    self._fleet.severer.note(event)
-            else:
-                self._note(event, now)
-                is_news = True
+            self._guard("events", partial(self._note, event, now))
+            # Of the backends it is news only if it changes something, which the loop sees itself.
+            is_news = is_news or not isinstance(event, (Probed, NginxComplained, SessionsWait))
         return is_news
 
     def _note(self, event: Event, now: float) -> None:
-        if isinstance(event, FileTouched):
+        if isinstance(event, (Probed, NginxComplained, SessionsWait)):
+            self._fleet.monitor.take(event, now)
+            if isinstance(event, Probed):
+                self._fleet.severer.note(event)
+        elif isinstance(event, FileTouched):
             self._note_touch(event, now)
         elif isinstance(event, NameAnswered):
             self._inputs.intake.note_answer(event, now)
@@ -258,12 +261,14 @@ class Agent:
     def _guard(self, part: str, work: Callable[[], Result]) -> Result | None:
         """Do a part of the pass; what was not foreseen in it keeps no other part from its work."""
         try:
-            return work()
+            result = work()
         except StoppedWaitingError:
             raise
         except Exception as error:
             self._note_unforeseen(part, error)
             return None
+        self._unforeseen.pop(part, None)
+        return result
 
     def _look_at_node(self) -> None:
         self._node = self._inputs.look_at_node()
@@ -282,6 +287,7 @@ class Agent:
         yield from self._fleet.sessions.problems()
         yield from self._capacity.problems()
         yield from self._trouble.values()
+        yield from self._unforeseen.values()
         if self._report_error:
             yield Problem("report", kinds.REPORT_FAILED, self._report_error)
 
@@ -324,10 +330,9 @@ class Agent:
         frames = traceback.extract_tb(error.__traceback__)
         what = f"internal error: {type(error).__name__}: {error}"
         hint = f"it is tried again; please report it with its places: {_places(frames)}"
-        about = f"internal {part}"
-        trouble = Problem(about, kinds.INTERNAL, AgentError(what, where=part, hint=hint))
-        self._trouble[about] = trouble
-        self._voice.problems.add(trouble)
+        error = AgentError(what, where=part, hint=hint)
+        self._unforeseen[part] = Problem(f"internal {part}", kinds.INTERNAL, error)
+        self._voice.problems.add(self._unforeseen[part])
 
 
 def _places(frames: traceback.StackSummary) -> str:
