@@ -126,6 +126,7 @@ def test_signal_to_an_ended_process_says_so(child: subprocess.Popen[bytes]) -> N
 def test_signal_to_somebody_elses_process_is_refused() -> None:
     other = os.fork()
     if other == 0:  # root may signal everybody: become somebody else
+        os.setsid()  # within one session anybody may send SIGCONT (kill(2))
         if os.geteuid() == 0:
             os.setuid(_NOBODY)
         try:

@@ -19,6 +19,7 @@ from kube_nginx_agent.health.streak import Streak
 from kube_nginx_agent.inbox import NginxComplained
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.observation import Result
+from support.virtual import Fault, VirtualNode, World
 
 A, B, C = (parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3))
 
@@ -31,6 +32,12 @@ def with_state(state: State, cause: Result | None = None) -> Health:
 UP = with_state(State.UP)
 REFUSED = with_state(State.DOWN, Result.REFUSED)
 SILENT = with_state(State.DOWN, Result.TIMEOUT)
+FROZEN = replace(
+    with_state(State.DOWN),
+    readyz=Streak(last=Result.SILENT, fails=2, full=2, has_failed=True, first_began=10.0),
+)
+CUT_OFF_IN_A_LOOK = replace(FROZEN, reached_at=9.5)
+ACCEPTING = replace(FROZEN, reached_at=10.5)
 RED = with_state(State.DRAINING, Result.NOT_READY)
 
 
@@ -71,6 +78,8 @@ def test_empty_list_is_no_outage() -> None:
         ({A: SILENT, B: REFUSED}, False),
         ({A: SILENT, B: UP}, False),
         ({A: SILENT}, False),
+        ({A: SILENT, B: CUT_OFF_IN_A_LOOK}, True),
+        ({A: SILENT, B: ACCEPTING}, False),
     ],
 )
 def test_own_network_is_told_from_dead_apiservers(
@@ -142,3 +151,18 @@ def test_nginx_names_the_backend_that_it_could_not_connect_to(
     message: str, complaint: NginxComplained | None
 ) -> None:
     assert trouble(message) == complaint
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("silent", "this node's own network"), ("frozen", "the apiservers")]
+)
+@pytest.mark.parametrize("offset", [n * 0.17 for n in range(20)])
+def test_outage_of_all_says_where_to_look_whenever_it_begins(
+    kind: str, advice: str, offset: float
+) -> None:
+    begins = 20.0 + offset  # some looks are on their way then, at other backends each time
+    world = World({backend: [Fault(kind, begins)] for backend in (A, B, C)})
+    played = VirtualNode(world).run(begins + 8.0)
+
+    hints = [problem.error.hint for problem in played.monitor.problems()]
+    assert hints.count(f"look at {advice}" + (" first" if kind == "silent" else "")) == 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from kube_nginx_agent.health.evidence import Healths
-from kube_nginx_agent.health.machine import State
+from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.observation import Result
+
+_UNREACHED = frozenset({Result.TIMEOUT, Result.UNREACHABLE})
 
 
 class Outlook(Enum):
@@ -23,11 +25,20 @@ def outlook(healths: Healths) -> Outlook:
 
 
 def is_own_network(healths: Healths) -> bool:
-    """Tell whether all fail as they would if this node itself had lost its network."""
-    silent = {Result.TIMEOUT, Result.UNREACHABLE}
-    return len(healths) > 1 and all(
-        health.state is State.DOWN and health.cause in silent for health in healths.values()
-    )
+    """Tell whether all fail as they would if this node itself had lost its network.
+
+    One that had accepted a look just before looks frozen at first: what tells it from a frozen one
+    is that its kernel has not answered since either.
+    """
+    return len(healths) > 1 and all(_is_out_of_reach(health) for health in healths.values())
+
+
+def _is_out_of_reach(health: Health) -> bool:
+    if health.state is not State.DOWN:
+        return False
+    since = health.failing_since
+    is_mute = since is not None and health.reached_at < since
+    return health.cause in _UNREACHED or (health.cause is Result.SILENT and is_mute)
 
 
 def slowest_connect(healths: Healths) -> float | None:

@@ -181,11 +181,11 @@ class Monitor:
             self._sink(kinds.BACKEND_UP, message, {"BACKEND": str(backend), "STATE": "up"})
         if fleet.outlook(self.healths) is not fleet.Outlook.NONE:
             self._fleet_hint = ""
+        elif fleet.is_own_network(self.healths):
+            self._fleet_hint = "look at this node's own network first"
         elif not self._fleet_hint:
             # Kept until it is over: on the way back the causes change one by one.
-            network = fleet.is_own_network(self.healths)
-            first = "look at this node's own network first"
-            self._fleet_hint = first if network else "look at the apiservers"
+            self._fleet_hint = "look at the apiservers"
 
     def _take_check(self, check: HealthCheck, now: float) -> None:
         """Forget what was seen by a probe that asks another question now, or none."""
