@@ -27,9 +27,10 @@ QUIET_INTERVAL = 1.0
 SURVEY_INTERVAL = 10.0
 """Seconds between two looks for sessions to addresses that nobody has named."""
 
-_SHARE, _QUIET_SHARE = 0.02, 0.002
+_SHARE, _QUIET_SHARE = 0.02, 0.001
 """How much of a core looking may take: with many sessions it is done less often."""
-_LONGEST_INTERVAL = 2.0
+LONGEST_INTERVAL = 2.0
+"""Seconds between two looks at most."""
 _FRESH = 0.1
 """Seconds for which a look is as good as a new one, where nothing is ended by it."""
 
@@ -146,7 +147,7 @@ class SessionWatch:
         is_quiet = not waiting and present == known
         least, share = (QUIET_INTERVAL, _QUIET_SHARE) if is_quiet else (INTERVAL, _SHARE)
         cost = time.thread_time() - began
-        return min(max(least, cost / share), _LONGEST_INTERVAL), present
+        return min(max(least, cost / share), LONGEST_INTERVAL), present
 
     def _tell(self, waiting: list[Session]) -> None:
         """Post the backends at which a wait has become long that was not told before."""
