@@ -32,6 +32,11 @@ bench: $(NGINX) ## how fast an edit goes live, and what 100 edits under load cos
 	@packaging/setup run
 	@$(PYTHON) benchmarks/edits.py --nginx $(NGINX)
 
+.PHONY: bench-idle
+bench-idle: $(NGINX) ## what the agent costs while it waits, in each state in which it does; root
+	@packaging/setup run
+	@$(PYTHON) benchmarks/idle.py --nginx $(NGINX) $(ARGS)
+
 .PHONY: bench-faults
 bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, 25 min (ARGS="--only agent": 5)
 	@packaging/setup run bench

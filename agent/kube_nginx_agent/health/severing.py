@@ -21,17 +21,13 @@ from kube_nginx_agent.observation import PASSES, Conviction, Layer, Result
 from kube_nginx_agent.sessions.cutting import CutError
 from kube_nginx_agent.sessions.lives import Life, lives
 from kube_nginx_agent.sessions.lonely import ALONE_FOR, Lonely
-from kube_nginx_agent.sessions.session_watch import LONGEST_INTERVAL
+from kube_nginx_agent.sessions.session_watch import AS_WATCHED, JUST_NOW
 from kube_nginx_agent.sessions.table import Session
 
 _LOOK_AGAIN = 1.0
 """Seconds between two looks while there are sessions: no event tells of what ends them."""
 _LOOK_SOON = 0.1
 """The same while a convicted backend has sessions."""
-_FRESH = 0.1
-"""Seconds for which a look counts as new while there is a conviction."""
-_AS_WATCHED = LONGEST_INTERVAL + 0.5
-"""The same in quiet times: the watch's own looks are enough, for each walks the kernel's table."""
 _ADDRESS_GONE_FOR = 0.5
 """Seconds: tools that configure interfaces take an address away and put it back at once."""
 
@@ -55,7 +51,7 @@ class Sessions(Protocol):
     def look(self) -> list[Session]:
         """Return the sessions as they are now."""
 
-    def seen(self, now: float, *, within: float = ...) -> tuple[float, list[Session]]:
+    def seen(self, now: float, *, within: float) -> tuple[float, list[Session]]:
         """Return when the sessions were looked at, and these."""
 
 
@@ -150,7 +146,9 @@ class Severer:
 
     def sever(self, now: float, convictions: Mapping[SocketAddress, Conviction]) -> None:
         """End what is to be ended now."""
-        at, sessions = self._sessions.seen(now, within=_FRESH if convictions else _AS_WATCHED)
+        at, sessions = self._sessions.seen(now, within=AS_WATCHED)
+        if any(session.backend in convictions for session in sessions):
+            at, sessions = self._sessions.seen(now, within=JUST_NOW)
         self._note(sessions, at, now, convictions)
         if now < self._retry_at:
             return
