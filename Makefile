@@ -77,9 +77,9 @@ test-versions: $(NGINX) ## the tests of watching and probing with old and new wa
 	@tests/versions
 
 .PHONY: mutation
-mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 ONLY="desired intake/settle")
+mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=3600 EACH=60 ONLY="desired intake/settle")
 	@packaging/setup run test
-	@tests/mutation $(CACHE) $(or $(SECONDS),900) $(ONLY)
+	@tests/mutation $(CACHE) $(or $(SECONDS),3600) $(or $(EACH),60) $(ONLY)
 
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
