@@ -18,7 +18,7 @@ PROOF = 10.0
 """A reload; 110 ms, or 2.6 s where nginx tries in vain to bind an address."""
 SOCKET_RENEWAL = 5.0
 """nginx until it has let go of a generation socket whose name is gone; 110 ms."""
-CANARY = 3.0
+CANARY = 4.0
 """All connections of ours through the listen addresses, and to the apiservers directly."""
 TAKEOVER = 10.0
 """A new binary until it answers, and again the old one until it has retired; 30 ms each."""
