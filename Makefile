@@ -58,7 +58,7 @@ deb: ## build the Debian package, into dist/
 	@packaging/deb/build
 
 .PHONY: rpm
-rpm: ## build the rpm for EL 9 and Fedora, into dist/
+rpm: ## build the rpm for EL 9, EL 10 and Fedora, into dist/
 	@packaging/setup package
 	@packaging/rpm/build
 

@@ -73,8 +73,8 @@ def desire(
     """Decide everything that nginx is to do.
 
     ``usable`` are the wanted listen addresses that can be bound at present; () stands for all.
-    Raise NoServerError when backends are configured but no name among them has an address: an
-    empty upstream would turn every client away, so the caller keeps what it has.
+    Raise NoServerError when backends are configured but none of them has an address that can be
+    used: an empty upstream would turn every client away, so the caller keeps what it has.
     """
     listen = config.listen or (DEFAULT_LISTEN if node.has_ipv6_loopback else (IPV4_LISTEN,))
     found = _sort_out(config, resolved, node, listen)

@@ -8,7 +8,7 @@ class AgentError(Exception):
 
     ``what`` says what is wrong, ``where`` names the file, address or program concerned, ``hint``
     says what to do. Printed in one place for the command line (``cli``) and one for the daemon
-    (``agent``), never as a traceback.
+    (``notices.problems``), never as a traceback.
     """
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:

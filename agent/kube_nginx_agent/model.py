@@ -128,7 +128,7 @@ class Node:
     id: str
     has_ipv6_loopback: bool
     addresses: FrozenSet[IPAddress] = frozenset()
-    """All that its interfaces have at present; empty when it can't be told."""
+    """What its interfaces have at present, less link-local IPv6; empty when it can't be told."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import Iterator
+
 import pytest
 
 from component.conftest import FreePort, StandIns
 from component.rig import Rig, as_model
+from kube_nginx_agent.nginx import limits
 from kube_nginx_agent.nginx.canary import Reach, find_fault, reach
 from support.address import Address
 from support.apiserver import StandIn
@@ -27,6 +34,36 @@ def through(rig: Rig, *backends: Address) -> str:
     rig.paths.live.write_text(goal.rendered.text)
     rig.supervisor.start()
     return find_fault(goal.desired.listen, map(as_model, backends))
+
+
+@contextmanager
+def late(seconds: float, answer: bytes) -> Iterator[Address]:
+    """Accept connections, and end each after so long, with these bytes before."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def end(connection: socket.socket) -> None:
+            time.sleep(seconds)
+            with suppress(OSError), connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=end, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield Address(*server.getsockname())
+
+
+def test_canary_keeps_its_limit_where_everything_takes_almost_too_long() -> None:
+    with late(0.9, b"plain") as slow, late(0.9, b"") as closing, late(60, b"") as silent:
+        began = time.monotonic()
+        fault = find_fault([as_model(slow), as_model(closing)], [as_model(silent)])
+        took = time.monotonic() - began
+
+    assert fault == ""
+    assert took < limits.CANARY
 
 
 def test_apiserver_that_answers_is_reached(api: StandIn) -> None:

@@ -165,7 +165,7 @@ def test_render_prints_what_would_be_live(good: Path, listen: Address) -> None:
 
 def test_render_is_the_same_as_the_live_config(agent: AgentProcess, apis: Apis) -> None:
     agent.start(apis[:3])
-    answer = run_cli("render", agent.config, f"--nginx={agent.nginx}", *agent.folders)
+    answer = run_cli("render", agent.config, f"--run-dir={agent.run_dir}")
     assert answer.stdout == (agent.state_dir / "kube-nginx.conf").read_text()
 
 

@@ -44,7 +44,7 @@ def refusal(address: Address) -> AddressHeldError:
 
 
 def whom(address: Address) -> tuple[str, int | None, str] | None:
-    found = find_holder(as_model(address))
+    _, found = find_holder(as_model(address))
     return (found.user, found.pid, found.name) if found else None
 
 

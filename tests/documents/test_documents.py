@@ -12,7 +12,10 @@ from typing import Any, Iterator
 import pytest
 
 from kube_nginx_agent.cli import VERBS, options
+from kube_nginx_agent.config.durations import format_duration
 from kube_nginx_agent.config.load import load_config
+from kube_nginx_agent.desired import ALL_WELL
+from kube_nginx_agent.model import Backend, Config, HealthCheck, Proxy
 from kube_nginx_agent.nginx.rendering import generation_of
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.notices import kinds
@@ -47,13 +50,21 @@ def _keys(schema: Any) -> Iterator[str]:
             yield from _keys(value)
 
 
-def test_manual_has_every_verb_and_option() -> None:
+def _descriptions(schema: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("description"), str):
+            yield key, schema["description"]
+        for name, value in schema.items():
+            yield from _descriptions(value, name)
+
+
+def test_manual_has_every_verb_and_its_options_and_no_others() -> None:
     manual = _manual("kube-nginx-agent.8")
 
     for verb, parser in _parsers().items():
         synopsis = manual.partition(f".B {verb}\n")[2].partition("\n.PP")[0].partition("\n.SH")[0]
-        missing = {option for option in _long_options(parser) if option not in synopsis}
-        assert missing == {"--help"}, f"{verb}: {missing}"
+        told = set(re.findall(r"--[a-z-]+", synopsis))
+        assert told == _long_options(parser) - {"--help"}, verb
 
 
 def test_manual_has_every_key_of_the_schema() -> None:
@@ -61,6 +72,36 @@ def test_manual_has_every_key_of_the_schema() -> None:
     keys = set(_keys(json.loads(SCHEMA.read_text(encoding="utf-8"))))
 
     assert {key for key in keys if not re.search(rf"\b{re.escape(key)}\b", manual)} == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "default"),
+    [
+        ("connect_timeout", format_duration(ALL_WELL.connect_timeout)),
+        ("idle_timeout", format_duration(Proxy.idle_timeout)),
+        ("cut_after", format_duration(HealthCheck.cut_after)),
+        ("interval", format_duration(HealthCheck.tcp.interval)),
+        ("interval", format_duration(HealthCheck.readyz.interval)),
+        ("timeout", format_duration(HealthCheck.tcp.timeout)),
+        ("path", HealthCheck.path),
+        ("workers", str(Config.workers)),
+        ("worker_connections", str(Config.worker_connections)),
+        ("error_log_level", Config.error_log_level),
+        ("weight", str(Backend.weight)),
+        ("fail_timeout", format_duration(Backend.fail_timeout)),
+        ("max_fails", str(Backend.max_fails)),
+    ],
+)
+def test_manual_and_schema_tell_the_default_of_a_key(key: str, default: str) -> None:
+    # Of a key that several things have, one of the places has it.
+    manual = re.findall(
+        rf"^\.BR? [^\n]*\b{key}\b(.*?)^\.(?:TP|S)", _manual("backends.yaml.5"), re.M | re.S
+    )
+    schema = [text for name, text in _descriptions(json.loads(SCHEMA.read_text())) if name == key]
+
+    for places in (manual, schema):
+        told = [place for place in places if "efault" in place]
+        assert any(re.search(rf"\W{re.escape(default)}\W", place) for place in told), places
 
 
 @pytest.mark.parametrize("file", COMPLETIONS, ids=lambda file: file.name)

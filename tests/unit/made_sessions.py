@@ -17,7 +17,6 @@ _IDLE = Session(
     family=2,
     identity=b"",
     is_connecting=False,
-    unread=0,
     unacknowledged=0,
     retransmits=0,
     packets=10,

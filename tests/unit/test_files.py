@@ -70,10 +70,10 @@ def test_text_fits_into_the_room_of_a_spare_where_there_is_none_else(
         replace_file(file, text, spare=spare)
     real_write = files._write
 
-    def full(path: Path, text: str, mode: int, *, within: bool = False) -> None:
+    def full(path: Path, text: str, *, within: bool = False) -> None:
         if not within:
             fail()
-        real_write(path, text, mode, within=within)
+        real_write(path, text, within=within)
 
     monkeypatch.setattr(files, "_write", full)
     for text in ("third, which is longer", "4"):

@@ -26,7 +26,7 @@ SILENT = Conviction(since=NOW - 5.0, needs_data=False, why="its host is silent")
 class Bench:
     """A Severer with a table that the test fills; counts each look right before a cut."""
 
-    def __init__(self, *sessions: Session, spread: float = 0.0) -> None:
+    def __init__(self, *sessions: Session) -> None:
         self.table = list(sessions)
         self.cut_: list[int] = []
         self.lines: list[str] = []
@@ -35,9 +35,7 @@ class Bench:
         self.is_own = True
         self.refuses = False
         self.now = NOW
-        self.severer = Severer(
-            self, self, self._say, removal_grace=20.0, spread=spread, is_own=self._is_own
-        )
+        self.severer = Severer(self, self, self._say, removal_grace=20.0, is_own=self._is_own)
         self.severer.want([ONE, TWO], NOW)
         self.severer.want_live([TWO])
 
@@ -147,24 +145,6 @@ def test_nothing_is_cut_while_nginx_still_sends_new_connections_there() -> None:
 
     bench.severer.want_live([TWO])
     assert bench.sever(one=SILENT) == [1]
-
-
-def test_cuts_wait_for_this_nodes_turn() -> None:
-    bench = Bench(session(1), spread=0.7)
-
-    assert bench.sever(NOW, one=SILENT) == []
-    due = bench.severer.due(NOW)
-    assert due is not None
-    assert NOW < due <= NOW + 0.7
-    assert bench.sever(NOW + 0.7, one=SILENT) == [1]
-
-
-def test_conviction_that_was_taken_back_waits_anew() -> None:
-    bench = Bench(session(1), spread=0.7)
-    bench.sever(NOW, one=SILENT)
-    bench.sever(NOW + 0.5)
-
-    assert bench.sever(NOW + 0.8, one=SILENT) == []
 
 
 # Sessions that died alone
@@ -313,6 +293,16 @@ def test_it_looks_again_only_while_there_are_sessions() -> None:
     assert bench.severer.due(NOW) is None
 
     bench.table = [session(1)]
+    bench.sever(NOW)
+    assert bench.severer.due(NOW) == NOW + 1.0
+
+
+def test_it_looks_sooner_while_a_convicted_backend_has_sessions() -> None:
+    bench = Bench(session(1))
+    bench.severer.want_live([ONE, TWO])
+    bench.sever(NOW, one=SILENT)
+    assert bench.severer.due(NOW) == NOW + 0.1
+
     bench.sever(NOW)
     assert bench.severer.due(NOW) == NOW + 1.0
 

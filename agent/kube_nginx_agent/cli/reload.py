@@ -14,7 +14,7 @@ from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.node.waiting import wait_until
 from kube_nginx_agent.report.status_file import read_status, running_agent
 
-_TIMEOUT = 80.0  # seconds; two failing applies take up to 66 (nginx/limits.py)
+_TIMEOUT = 80.0  # seconds; two failing applies take up to 68 (nginx/limits.py)
 _POLL = 0.02
 _MORE = """\
 An edit is noticed without this; it is for scripts that want to know how it ended, and it is what

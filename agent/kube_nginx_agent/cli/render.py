@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
     """Add the verb."""
     parser = options.add_verb(verbs, "render", "print the nginx config made from a list", _MORE)
     options.add_file(parser)
-    options.add_folders(parser)
+    options.add_run_dir(parser)
     parser.set_defaults(verb=execute)
 
 

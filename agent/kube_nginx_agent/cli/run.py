@@ -50,7 +50,7 @@ Signals:
 
 Exit code:
   0  stopped by a signal
-  1  it could not start; the last line says why
+  1  it could not start, or only systemd can make its run folder again; the last line says why
 """
 
 

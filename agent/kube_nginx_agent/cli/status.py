@@ -21,7 +21,7 @@ _MORE = """\
 Exit code:
   0  well: the list of backends.yaml is live
   1  degraded: something is wrong, but nginx serves; the output says what
-  2  down: a new client would reach no apiserver
+  2  down: nginx serves nothing, or no apiserver of the list passes its checks
   3  the agent is not running
   4  it can't be told: the agent's report is missing, or closed to this user
 """

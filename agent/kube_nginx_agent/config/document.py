@@ -17,10 +17,10 @@ from kube_nginx_agent.config.flaws import Path, Position, Problem
 from kube_nginx_agent.errors import printable
 
 MAX_BYTES = 256 * 1024
-"""A thousand backends with every key given fit into a fifth of it."""
+"""64 backends, the most there may be, with every key given have 8 KiB."""
 
 _MAX_DEPTH = 8  # the schema needs 3
-_MAX_EVENTS = 5000  # 64 backends with every key given need 1,000
+_MAX_EVENTS = 5000  # 64 backends with every key given need 900
 _FEW_LINES = "a list of apiservers is a few lines long"
 QUOTE_IPV6 = 'put quotes around an IPv6 address: "[2001:db8::1]:6443"'
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

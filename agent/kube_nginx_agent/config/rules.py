@@ -1,6 +1,6 @@
 """The rules of JSON Schema (draft 7) that backends.schema.json uses, and no more.
 
-A validator for all of JSON Schema costs the daemon 3 to 7 MB; see docs/decisions/0012-memory.md.
+A validator for all of JSON Schema costs the daemon 3 to 4 MB; see docs/decisions/0012-memory.md.
 The tests compare this one with such a validator.
 """
 

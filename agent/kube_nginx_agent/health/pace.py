@@ -38,7 +38,6 @@ class Haste(Enum):
     """Why there may be a look before its time."""
 
     NONE = "it is well, or settled"
-    ASKED = "another is in doubt"
     DOUBT = "it is in doubt itself"
 
 

@@ -33,14 +33,11 @@ class ReadyzProbe:
         self._path = path
         self._session = HttpSession(address, context, server_name=server_name)
 
-    def look(self, timeout: float, *, fresh: bool = False) -> Observation:
-        """Ask once; all of it, connect and answer, takes at most ``timeout`` seconds.
-
-        ``fresh`` replaces a kept connection, for that proves only that old clients are served.
-        """
+    def look(self, timeout: float) -> Observation:
+        """Ask once; all of it, connect and answer, takes at most ``timeout`` seconds."""
         began = time.monotonic()
         try:
-            answer = self._session.get(self._path, timeout, fresh=fresh)
+            answer = self._session.get(self._path, timeout)
         except HttpError as error:
             is_fresh = self._session.is_fresh
             return Observation(Layer.READYZ, error.result, error.what, is_fresh=is_fresh)

@@ -65,20 +65,18 @@ class Cuts(Protocol):
 class Severer:
     """Ends sessions once nginx gives the backend no new ones."""
 
-    def __init__(  # noqa: PLR0913 - what it ties together
+    def __init__(
         self,
         sessions: Sessions,
         cutter: Cuts,
         sink: Sink,
         *,
         removal_grace: float,
-        spread: float = 0.0,
         is_own: Callable[[IPAddress], bool] = is_own_address,
     ) -> None:
-        """Take the tools, and two times (s) that differ from node to node.
+        """Take the tools, and how long (s) a removed backend keeps its sessions.
 
-        ``removal_grace`` is how long a removed backend keeps its sessions, ``spread`` how long a
-        conviction waits, for what all nodes see at once.
+        That differs from node to node; how long a conviction waits does too, and is in its case.
         """
         self.ended: dict[SocketAddress, int] = {}
         """How many sessions to each backend were ended."""
@@ -86,14 +84,13 @@ class Severer:
         self._cutter = cutter
         self._sink = sink
         self._removal_grace = removal_grace
-        self._spread = spread
         self._is_own = is_own
         self._lonely = Lonely()
         self._list: FrozenSet[SocketAddress] | None = None
         self._takers: FrozenSet[SocketAddress] = frozenset()
         self._answering_since: dict[SocketAddress, float] = {}
         self._removed_at: dict[SocketAddress, float] = {}
-        self._convicted_at: dict[SocketAddress, float] = {}
+        self._convicts_have_sessions = False
         self._gone_at: dict[IPAddress, float] = {}
         self._has_sessions = False
         self._failure: CutError | None = None
@@ -131,9 +128,8 @@ class Severer:
     def due(self, now: float) -> float | None:
         """Return when there is something to end, or to look for."""
         dues = [at + self._removal_grace for at in self._removed_at.values()]
-        dues += [at + self._spread for at in self._convicted_at.values()]
         if self._has_sessions:
-            dues.append(now + (_LOOK_SOON if self._convicted_at else _LOOK_AGAIN))
+            dues.append(now + (_LOOK_SOON if self._convicts_have_sessions else _LOOK_AGAIN))
         return min((due for due in dues if due > now), default=None)
 
     def problems(self) -> list[Problem]:
@@ -171,7 +167,7 @@ class Severer:
         removed = backends - self._list if self._list is not None else frozenset()
         gone = {ip for ip in {s.local.ip for s in sessions} if not self._is_own(ip)}
         self._removed_at = _since(self._removed_at, removed - self._takers, now)
-        self._convicted_at = _since(self._convicted_at, convictions.keys() & backends, now)
+        self._convicts_have_sessions = bool(convictions.keys() & backends)
         self._gone_at = _since(self._gone_at, gone, now)
         self._has_sessions = bool(sessions)
 
@@ -187,7 +183,7 @@ class Severer:
         convicted = {
             backend: conviction.why
             for backend, conviction in convictions.items()
-            if self._may_cut(backend, now) and not _is_heard(alive.get(backend), conviction)
+            if backend not in self._takers and not _is_heard(alive.get(backend), conviction)
         }
         removed = {b for b, since in self._removed_at.items() if now - since >= self._removal_grace}
         gone = {ip for ip, since in self._gone_at.items() if now - since >= _ADDRESS_GONE_FOR}
@@ -202,10 +198,6 @@ class Severer:
                 yield session, _ALONE
             elif session.backend in removed:
                 yield session, "it was removed from the list"
-
-    def _may_cut(self, backend: SocketAddress, now: float) -> bool:
-        convicted_at = self._convicted_at.get(backend, now)
-        return backend not in self._takers and now - convicted_at >= self._spread
 
     def _end(self, doomed: Iterable[tuple[Session, str]], now: float) -> None:
         groups: dict[tuple[SocketAddress, str], list[Session]] = defaultdict(list)

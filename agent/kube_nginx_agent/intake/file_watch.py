@@ -1,7 +1,7 @@
 """Changes of files -> events in the inbox.
 
-A hint, never the truth: the loop looks for itself now and then (``agent.POLL``). So a missed event
-costs seconds, and this module may be simple: watchdog tells what happens in the folders where
+A hint, never the truth: the loop looks for itself now and then (``loop.agent.POLL``). So a missed
+event costs seconds, and this module may be simple: watchdog tells what happens in the folders where
 something on the way to a file may be put in another's place, and a look each second finds what it
 does not tell.
 """

@@ -63,7 +63,7 @@ class Pursuit:
 
     @property
     def is_anybody_served(self) -> bool:
-        """Whether a new client would reach an apiserver, as far as that is known."""
+        """Whether an apiserver passes its checks; a list without backends lacks none."""
         has_backends = self._live is not None and bool(self._live.backends)
         return not (has_backends and self._monitor.view().none_passes)
 

@@ -102,17 +102,16 @@ class HttpSession:
         path: str,
         timeout: float,
         *,
-        fresh: bool = False,
         longest: int = _LONGEST_BODY,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Ask once, connect and answer within ``timeout`` seconds. Raise HttpError.
 
-        ``fresh`` gives up a kept connection first. One that was closed meanwhile says nothing of
-        the server: it is then asked again over a new one.
+        A kept connection that was closed meanwhile says nothing of the server: it is then asked
+        again over a new one.
         """
         deadline = time.monotonic() + timeout
-        self._prepare(deadline, longest, fresh=fresh)
+        self._prepare(deadline, longest, fresh=False)
         try:
             return self._get(path, headers, longest)
         except HttpError as error:

@@ -36,11 +36,13 @@ def reach(
     address: SocketAddress, timeout: float = _TIMEOUT, server_name: str | None = None
 ) -> Reach:
     """Connect and begin TLS; any byte from the far end is an answer, trusted or not."""
+    deadline = time.monotonic() + timeout
     try:
         plain = connect(address, timeout)
     except OSError:
         return Reach.REFUSED
     with begin_tls(plain, trust_anybody(), server_name) as connection:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             connection.do_handshake()
         except socket.timeout:
@@ -66,7 +68,8 @@ def find_fault(
     What can't be looked at within ``limits.CANARY`` seconds is taken as well.
     """
     servers = tuple(servers)
-    deadline = time.monotonic() + limits.CANARY - 2 * _TIMEOUT
+    # An address that is begun takes two times at most, and the servers one, all at once.
+    deadline = time.monotonic() + limits.CANARY - 3 * _TIMEOUT
     for address in listen:
         if time.monotonic() > deadline:
             return ""

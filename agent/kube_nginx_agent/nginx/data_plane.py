@@ -15,6 +15,7 @@ from kube_nginx_agent.nginx.apply import Applier, ApplyError, Proof
 from kube_nginx_agent.nginx.backoff import Backoff
 from kube_nginx_agent.nginx.decision import (
     MAX_DRAINING,
+    MUTE_FOR,
     Apply,
     Check,
     End,
@@ -266,7 +267,7 @@ class DataPlane:
         one that is hung serve nobody, and would keep its successor from starting.
         """
         master = step.master
-        hung = "is hung: for 3 s it has neither answered nor gone through its loop"
+        hung = f"is hung: for {MUTE_FOR:g} s it has neither answered nor gone through its loop"
         how = hung if step.is_hung else "was told to quit and takes no new connections"
         message = f"nginx (master {master.pid}) {how}: it is killed and started again"
         self._sink(kinds.NGINX_HUNG, message, {"NGINX_PID": str(master.pid)})

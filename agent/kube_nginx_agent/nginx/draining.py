@@ -8,7 +8,7 @@ from kube_nginx_agent.nginx.process import Worker
 
 _SAME_GENERATION = 5
 """Clock ticks (10 ms each): a master starts its workers one right after the other, and a reload
-takes 110 ms at least (docs/decisions/0002-proof.md)."""
+takes 110 ms at least (docs/decisions/0002)."""
 
 
 def draining_generations(workers: Iterable[Worker]) -> list[list[Worker]]:

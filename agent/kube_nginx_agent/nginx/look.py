@@ -1,4 +1,4 @@
-"""One look at nginx: its processes, its answer, its files. Changes nothing."""
+"""One look at nginx: its processes, its answer, its files. Changes nothing but a lost pid file."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def check_free(address: SocketAddress, own: Container[int] = ()) -> None:
     """
     error = try_to_bind(address)
     if error:
-        ip, holder = _find(address) if error.errno == errno.EADDRINUSE else (None, None)
+        ip, holder = find_holder(address) if error.errno == errno.EADDRINUSE else (None, None)
         if ip and holder and holder.pid in own:
             if ip != address.ip:
                 raise OwnAddressError(address, SocketAddress(ip, address.port)) from error
@@ -122,13 +122,8 @@ def check_listen(
         check_free(address, own)
 
 
-def find_holder(address: SocketAddress) -> Holder | None:
-    """Return who listens where it keeps others off the address."""
-    return _find(address)[1]
-
-
-def _find(address: SocketAddress) -> tuple[IPAddress, Holder] | tuple[None, None]:
-    """Return the holder after the IP address that it listens on."""
+def find_holder(address: SocketAddress) -> tuple[IPAddress, Holder] | tuple[None, None]:
+    """Return who listens where it keeps others off the address, after the IP that it listens on."""
     for ip, port, uid, inode in _listeners():
         if port == address.port and _keeps_off(ip, address.ip):
             pid = next(processes_holding({inode}), None)

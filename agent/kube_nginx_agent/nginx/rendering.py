@@ -52,7 +52,7 @@ def _head(desired: Desired, paths: Paths) -> str:
 
 {_workers(desired)}
 # After a reload the old workers keep their sessions until these end, at most this long.
-# It differs from node to node, so that no two nodes reconnect in the same second.
+# It differs from node to node, so that they do not all reconnect in the same second.
 worker_shutdown_timeout {format_duration(desired.worker_shutdown_timeout)};
 pid {paths.pid_file};
 # Once for the journal, once for the agent, which must not be waited for: datagrams never block.

@@ -50,10 +50,6 @@ class Upgrader:
         """Return what the installed binary calls itself."""
         return version_in(self._paths.nginx)
 
-    def check_usable(self) -> None:
-        """Raise NginxError unless the installed binary may be run."""
-        self._nginx.check_usable()
-
     def is_needed(self, master: Process) -> bool:
         """Tell whether ``master`` runs other bytes than the installed binary has."""
         try:

@@ -42,13 +42,13 @@ def run(command: Sequence[str], timeout: float, name: str = "") -> Outcome:
     return outcome
 
 
-def start_daemon(command: Sequence[str], timeout: float, name: str = "") -> Outcome:
+def start_daemon(command: Sequence[str], timeout: float) -> Outcome:
     """Run a program that leaves a daemon behind, and pass on what that says to our standard error.
 
     It never waits for us: what a full pipe has no room for is lost, and when we end it writes in
     vain. Raise AgentError as ``run``.
     """
-    outcome, reader = _run(command, timeout, name or command[0])
+    outcome, reader = _run(command, timeout, command[0])
     if not outcome.code:
         _say(outcome.stderr.encode())
     threading.Thread(target=_pass_on, args=(reader,), name="daemon-stderr", daemon=True).start()

@@ -2,7 +2,7 @@
 
 pathlib's predicates raise PermissionError where a folder may not be entered, which on a hardened
 node is any folder, at any time. Here a question has an answer for every errno, and what can't be
-done raises FileError, an error that a user can act on. Files get their modes by what they are,
+done raises FileError, an error that a user can act on. What is written here any user may read,
 whatever the umask.
 """
 
@@ -18,8 +18,7 @@ from typing import Iterator
 
 from kube_nginx_agent.errors import AgentError
 
-READABLE = 0o644
-"""The mode of files that any user may read."""
+_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 
 _SPARE_BYTES = 16 * 1024
 """A config with 64 backends has 9 KB."""
@@ -163,19 +162,19 @@ def open_files_of(pid: int | str) -> Iterator[tuple[int, str]]:
             yield int(name), os.readlink(f"{folder}/{name}")
 
 
-def write_beside(path: Path, text: str, mode: int = READABLE, *, spare: Path | None = None) -> None:
+def write_beside(path: Path, text: str, *, spare: Path | None = None) -> None:
     """Write ``text`` to ``path`` and to the disk; on failure there is no file. Raise FileError.
 
     Where the disk is full the text goes into the room that the file ``spare`` has, if it is given.
     """
     try:
         try:
-            _write(path, text, mode)
+            _write(path, text)
         except OSError as error:
             if error.errno not in _NO_SPACE or spare is None or not _is_free(spare):
                 raise
             os.replace(spare, path)
-            _write(path, text, mode, within=True)
+            _write(path, text, within=True)
     except OSError as error:
         with suppress(OSError):
             os.unlink(path)
@@ -198,10 +197,10 @@ def move_over(source: Path, target: Path, *, spare: Path | None = None) -> None:
     sync_folder(target.parent)
 
 
-def replace_file(path: Path, text: str, mode: int = READABLE, *, spare: Path | None = None) -> None:
+def replace_file(path: Path, text: str, *, spare: Path | None = None) -> None:
     """Give ``path`` the content ``text``, all at once. Raise FileError."""
     beside = path.with_name(f"{path.name}.new")
-    write_beside(beside, text, mode, spare=spare)
+    write_beside(beside, text, spare=spare)
     move_over(beside, path, spare=spare)
 
 
@@ -215,14 +214,14 @@ def remove(path: Path) -> None:
         raise FileError(path, "it can't be removed", error) from error
 
 
-def make_folder(path: Path, mode: int = 0o755) -> None:
+def make_folder(path: Path) -> None:
     """Make the folder and those above it, where they are missing. Raise FileError."""
     missing = [folder for folder in (path, *path.parents) if not is_there(folder)]
     try:
         for folder in reversed(missing):
             with suppress(FileExistsError):
                 os.mkdir(folder)
-                os.chmod(folder, mode)
+                os.chmod(folder, _FOLDER_MODE)
     except OSError as error:
         raise FileError(path, "the folder can't be made", error) from error
 
@@ -239,10 +238,10 @@ def sync_folder(folder: Path) -> None:
         raise FileError(folder, "the folder can't be synced", error) from error
 
 
-def _write(path: Path, text: str, mode: int, *, within: bool = False) -> None:
+def _write(path: Path, text: str, *, within: bool = False) -> None:
     """Write and sync; ``within`` the blocks that the file has already, as far as they reach."""
     with open(path, "r+" if within else "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
+        os.fchmod(file.fileno(), _FILE_MODE)
         file.write(text)
         file.flush()
         if within:

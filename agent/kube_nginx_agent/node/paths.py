@@ -61,12 +61,12 @@ class Paths:
 
     @property
     def accepted(self) -> Path:
-        """The last valid backends.yaml, for an agent that starts while the file is broken."""
+        """The last list that was live, for an agent that starts while the file is broken."""
         return self.state_dir / "accepted-backends.yaml"
 
     @property
     def names(self) -> Path:
-        """The last answers of DNS, for an agent that starts while DNS is down."""
+        """The addresses of each name of the list, for an agent that starts while DNS is down."""
         return self.state_dir / "resolved-names.json"
 
     @property

@@ -78,7 +78,7 @@ class Status:
     is_list_live: bool = False
     """Whether nginx serves the list that backends.yaml holds now, whoever of it is well."""
     is_anybody_served: bool = True
-    """Whether a new client would reach an apiserver, as far as that is known."""
+    """Whether an apiserver passes its checks; a list without backends lacks none."""
     live_since: float | None = None
     draining_generations: int = 0
     problems: Tuple[dict[str, Any], ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ServiceManager:
-    """What systemd is told; each thing once."""
+    """What systemd is told; nothing twice but that we are alive, and reloads."""
 
     def __init__(self) -> None:
         """Look at the environment; without NOTIFY_SOCKET every method does nothing."""
@@ -19,7 +19,7 @@ class ServiceManager:
         """Seconds within which systemd wants to hear of us; None: it does not watch."""
 
     def ready(self) -> None:
-        """Say that the service is up: its first generation is proven."""
+        """Say that the service is up, once: the caller knows when."""
         if not self._ready:
             self._ready = True
             self._send("READY=1")

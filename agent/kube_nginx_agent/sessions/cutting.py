@@ -18,15 +18,15 @@ from typing import Callable, Sequence
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.net.sock_diag import diag_socket
+from kube_nginx_agent.nginx import limits
 from kube_nginx_agent.nginx.process import processes_holding
 from kube_nginx_agent.node.files import open_files_of
 from kube_nginx_agent.sessions.table import Session, destroy_all
 
 _PIDFD_GETFD = 438  # the same on every architecture: asm-generic/unistd.h
-_HELPER_TIMEOUT = 3.0  # seconds; 0.1 to start it, 0.03 to end 500 sessions
 
 _INODES_AT_ONCE = 4000
-"""Of at most 11 digits each: a message of the helper's has 64 KiB."""
+"""Of at most 10 digits and a space each: a message of the helper's has 64 KiB."""
 
 Way = Callable[[Sequence[Session]], int]
 
@@ -72,7 +72,7 @@ class Cutter:
 
     def _ask_helper(self, sessions: Sequence[Session]) -> int:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
-            helper.settimeout(_HELPER_TIMEOUT)
+            helper.settimeout(limits.HELPER)
             helper.connect(str(self._helper))
             return sum(
                 _ask_once(helper, backend, [s.inode for s in sessions if s.backend == backend])

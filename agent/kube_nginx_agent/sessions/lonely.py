@@ -68,10 +68,6 @@ class Lonely:
         """Take that a new connection to the backend was not answered."""
         self._trouble[backend] = now
 
-    def is_silent(self) -> bool:
-        """Tell whether any session waits for an acknowledgement."""
-        return bool(self._silences)
-
     def alone(
         self,
         sessions: Iterable[Session],

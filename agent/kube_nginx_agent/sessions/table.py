@@ -43,8 +43,6 @@ class Session:
     identity: bytes
     """The kernel's own name of the socket, with its cookie: never another's."""
     is_connecting: bool
-    unread: int
-    """Bytes that have come and that nginx has not read yet."""
     unacknowledged: int
     """Bytes that the backend's kernel has not acknowledged."""
     retransmits: int
@@ -105,7 +103,6 @@ def session_of(entry: DiagSocket) -> Session:
         family=entry.family,
         identity=entry.identity,
         is_connecting=entry.state == SYN_SENT,
-        unread=entry.received,
         unacknowledged=entry.sent,
         retransmits=entry.retransmits,
         packets=packets,
