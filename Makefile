@@ -71,6 +71,11 @@ test-versions: $(NGINX) ## the tests of watching and probing with old and new wa
 	@packaging/setup run test
 	@tests/versions
 
+.PHONY: fuzz
+fuzz: $(VENV) ## fuzz all that reads what strangers send (SECONDS=600 for each reader)
+	@packaging/setup run test
+	@$(VENV)/bin/python -m fuzz.campaign $(or $(SECONDS),600) $(CACHE)/fuzz
+
 .PHONY: mutation
 mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 ONLY="desired intake/settle")
 	@packaging/setup run test

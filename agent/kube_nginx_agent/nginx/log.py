@@ -18,7 +18,7 @@ from kube_nginx_agent.node.files import FileError, remove
 
 _MAX_MESSAGE = 8192  # bytes; nginx's own limit is 2048 (NGX_MAX_ERROR_STR)
 _KEPT = 200
-_FORM = re.compile(r"\[(?P<level>[a-z]+)\] (?P<pid>\d+)#\d+: (?P<text>.*)", re.DOTALL)
+_FORM = re.compile(r"\[(?P<level>[a-z]+)\] (?P<pid>[0-9]{1,10})#[0-9]+: (?P<text>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
