@@ -84,7 +84,11 @@ mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
 
-$(NGINX): packaging/nginx/source packaging/nginx/fetch packaging/nginx/build
+.PHONY: nginx-outdated
+nginx-outdated: ## does Debian's source pool list a newer nginx than is built here?
+	@packaging/nginx/outdated
+
+$(NGINX): $(addprefix packaging/nginx/,source pool fetch build) $(wildcard packaging/nginx/patches/*)
 	@packaging/setup run
 	@echo "building the stream-only nginx ..."
 	@packaging/nginx/build "$$(packaging/nginx/fetch $(CACHE))" $(@D)

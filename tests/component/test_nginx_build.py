@@ -234,3 +234,76 @@ def test_refused_build_leaves_no_binary(tmp_path: Path, wrong: Path) -> None:
     packaging("build", wrong, tmp_path / "out")
 
     assert list((tmp_path / "out").iterdir()) == []
+
+
+# What is patched in it
+
+
+@pytest.fixture(scope="module")
+def tarball() -> Path:
+    """Return the pinned release, which `make nginx` has left in the cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube-nginx-agent"
+    done = subprocess.run(
+        [PACKAGING / "fetch", cache], stdout=subprocess.PIPE, text=True, timeout=300, check=True
+    )
+    return Path(done.stdout.strip())
+
+
+HEADER = "Origin: the tests\nCVE: none, it is harmless\n"
+HARMLESS = """\
+--- a/src/core/nginx.c
++++ b/src/core/nginx.c
+@@ -397,3 +397,3 @@
+         ngx_write_stderr(
+-            "Usage: nginx [-?hvVtTq] [-s signal] [-p prefix]" NGX_LINEFEED
++            "Usage: patched [-?hvVtTq] [-s signal] [-p prefix]" NGX_LINEFEED
+             "             [-e filename] [-c filename] [-g directives]"
+"""
+
+
+def build_patched(tarball: Path, folder: Path, patch: str) -> subprocess.CompletedProcess[str]:
+    patches, out = folder / "patches", folder / "out"
+    patches.mkdir()
+    (patches / "series").write_text("# a comment\n\nmend.patch\n")
+    (patches / "mend.patch").write_text(patch)
+    return subprocess.run(
+        [PACKAGING / "build", tarball, out],
+        env={**os.environ, "NGINX_PATCHES": str(patches), "CFLAGS": "-O0 -D_FORTIFY_SOURCE=0"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_patch_of_the_series_is_built_in(tarball: Path, tmp_path: Path) -> None:
+    done = build_patched(tarball, tmp_path, HEADER + HARMLESS)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: patched" in output(tmp_path / "out/nginx", "-h")
+
+
+@pytest.mark.parametrize(
+    ("patch", "refusal"),
+    [
+        (HARMLESS, "no Origin: in its header"),
+        (f"Origin: the tests\n{HARMLESS}", "no CVE: in its header"),
+        (HEADER + HARMLESS.replace("nginx [", "old ["), "it does not fit nginx"),
+    ],
+    ids=["no origin", "no CVE", "of another version"],
+)
+def test_patch_that_is_not_as_it_must_be_is_refused(
+    tarball: Path, tmp_path: Path, patch: str, refusal: str
+) -> None:
+    done = build_patched(tarball, tmp_path, patch)
+
+    assert done.returncode == 1
+    assert f"mend.patch: {refusal}" in done.stderr
+    assert not (tmp_path / "out/nginx").exists()
+
+
+def test_every_patch_of_ours_stands_in_the_series() -> None:
+    lines = (PACKAGING / "patches/series").read_text().splitlines()
+    named = {line for line in lines if line and not line.startswith("#")}
+
+    assert {file.name for file in (PACKAGING / "patches").iterdir()} == {"series", *named}
