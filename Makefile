@@ -76,6 +76,10 @@ fuzz: $(VENV) ## fuzz all that reads what strangers send (SECONDS=600 for each r
 	@packaging/setup run test
 	@$(VENV)/bin/python -m fuzz.campaign $(or $(SECONDS),600) $(CACHE)/fuzz
 
+.PHONY: audit
+audit: $(VENV) ## look for known weaknesses in our source and in the packages of the checks
+	@packaging/audit $(VENV)
+
 .PHONY: mutation
 mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 ONLY="desired intake/settle")
 	@packaging/setup run test
