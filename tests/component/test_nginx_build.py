@@ -307,3 +307,77 @@ def test_every_patch_of_ours_stands_in_the_series() -> None:
     named = {line for line in lines if line and not line.startswith("#")}
 
     assert {file.name for file in (PACKAGING / "patches").iterdir()} == {"series", *named}
+
+
+# What it lacks
+
+
+def outdated(folder: Path, versions: str, *, available: bool, update: int = 0) -> tuple[int, str]:
+    """Run `outdated` with a pool that lists these versions; return its exit code and its words."""
+    tools = {
+        "apt-get": f"case $* in *' update'*) exit {update} ;; esac; exit {0 if available else 100}",
+        "apt-cache": f"printf 'Version: %s\\n' {versions}",
+    }
+    for name, script in tools.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        [PACKAGING / "outdated"],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def newer(name: str, step: int) -> str:
+    major, minor, patch = map(int, pinned(name).split("."))
+    return f"{major}.{minor + step}.{patch + 1}-1"
+
+
+def test_pool_without_anything_newer_is_well(tmp_path: Path) -> None:
+    ours, mainline = f"1.22.1-9 {pinned('NGINX_DEBIAN_REVIEWED')}", newer("NGINX_VERSION", 1)
+
+    code, said = outdated(tmp_path, f"{ours} {mainline}", available=True)
+
+    assert (code, said.splitlines()[-1]) == (0, "nothing newer is listed")
+
+
+@pytest.mark.parametrize(
+    ("available", "words"), [(True, "can be had"), (False, "listed, but can't be had")]
+)
+def test_newer_stable_release_is_told(tmp_path: Path, available: bool, words: str) -> None:
+    version = newer("NGINX_REVIEWED", 0)
+
+    code, said = outdated(tmp_path, version, available=available)
+
+    assert code == 1
+    assert said.splitlines()[-1] == f"{version}: newer, and not gone through; {words}"
+
+
+def test_release_that_was_gone_through_is_told_all_the_same(tmp_path: Path) -> None:
+    code, said = outdated(tmp_path, f"{pinned('NGINX_REVIEWED')}-1", available=True)
+
+    assert code == 1
+    assert said.splitlines()[-1].endswith("-1: newer; can be had")
+
+
+def test_patches_of_debian_for_our_release_are_told(tmp_path: Path) -> None:
+    version = f"{pinned('NGINX_DEBIAN_REVIEWED')}+deb13u1"
+
+    code, said = outdated(tmp_path, version, available=False)
+
+    assert code == 1
+    assert said.splitlines()[-1] == f"{version}: patches for ours; listed, but can't be had"
+
+
+@pytest.mark.parametrize(("versions", "update"), [("", 0), ("1.22.1-9", 100)])
+def test_pool_that_can_not_be_asked_is_no_good_news(
+    tmp_path: Path, versions: str, update: int
+) -> None:
+    code, said = outdated(tmp_path, versions, available=True, update=update)
+
+    assert code == 2
+    assert "the pool can't be asked" in said

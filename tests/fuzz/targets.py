@@ -35,7 +35,7 @@ from kube_nginx_agent.desired import desire
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health.nginx_errors import trouble
 from kube_nginx_agent.model import HostName, Node
-from kube_nginx_agent.nginx.log import parse_message
+from kube_nginx_agent.nginx.log import LONGEST, parse_message
 from kube_nginx_agent.nginx.rendering import generation_of, render
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.report import status_file
@@ -43,7 +43,7 @@ from kube_nginx_agent.sessions import cut_helper
 
 Target = Callable[[bytes], None]
 
-LONGEST = 2.0
+PATIENCE = 2.0
 """Seconds for one input on a busy machine; each takes milliseconds."""
 
 _NODE = Node(id="4f2a91c0d3e5", has_ipv6_loopback=True)
@@ -100,7 +100,7 @@ def nginx_log() -> Target:
     """A datagram on the log socket says something of a backend, or nothing."""
 
     def run(data: bytes) -> None:
-        message = parse_message(data[:8192])
+        message = parse_message(data[:LONGEST])
         if message:
             trouble(message.text)
 
@@ -174,7 +174,7 @@ def _numbers(data: bytes) -> Iterator[int]:
 def _ask_helper(message: bytes) -> bytes:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with closing(ours), closing(theirs):
-        ours.settimeout(LONGEST)
+        ours.settimeout(PATIENCE)
         ours.send(message[: cut_helper.MAX_MESSAGE])
         ours.shutdown(socket.SHUT_WR)
         cut_helper.serve(theirs)
@@ -189,7 +189,7 @@ def in_time(target: Target) -> Target:
         began = time.monotonic()
         target(data)
         took = time.monotonic() - began
-        assert took < LONGEST, f"{took:.2f} s for {len(data)} bytes"
+        assert took < PATIENCE, f"{took:.2f} s for {len(data)} bytes"
 
     return run
 
