@@ -7,7 +7,6 @@ odd form is an error to be told and not a traceback, and no text is one that a t
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, Callable, Mapping
 
 from kube_nginx_agent.errors import printable
@@ -57,9 +56,8 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value) and abs(value) < _LARGEST
-    return _is_whole(value)
+    # Not true of "not a number" either, as no comparison is.
+    return _is_whole(value) or (isinstance(value, float) and abs(value) < _LARGEST)
 
 
 def _or_none(check: _Check) -> _Check:
