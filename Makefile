@@ -32,6 +32,11 @@ bench: $(NGINX) ## how fast an edit goes live, and what 100 edits under load cos
 	@packaging/setup run
 	@$(PYTHON) benchmarks/edits.py --nginx $(NGINX)
 
+.PHONY: bench-idle
+bench-idle: $(NGINX) ## what the agent costs while it waits, in each state in which it does; root
+	@packaging/setup run
+	@$(PYTHON) benchmarks/idle.py --nginx $(NGINX) $(ARGS)
+
 .PHONY: bench-faults
 bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, 25 min (ARGS="--only agent": 5)
 	@packaging/setup run bench
@@ -81,9 +86,9 @@ audit: $(VENV) ## look for known weaknesses in our source and in the packages of
 	@packaging/audit $(VENV)
 
 .PHONY: mutation
-mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=900 ONLY="desired intake/settle")
+mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=3600 EACH=60 ONLY="desired intake/settle")
 	@packaging/setup run test
-	@tests/mutation $(CACHE) $(or $(SECONDS),900) $(ONLY)
+	@tests/mutation $(CACHE) $(or $(SECONDS),3600) $(or $(EACH),60) $(ONLY)
 
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
@@ -92,7 +97,7 @@ nginx: $(NGINX) ## build the stream-only nginx
 nginx-outdated: ## does Debian's source pool list a newer nginx than is built here?
 	@packaging/nginx/outdated
 
-$(NGINX): $(addprefix packaging/nginx/,source pool fetch build) $(wildcard packaging/nginx/patches/*)
+$(NGINX): $(addprefix packaging/nginx/,source pool fetch build mend) $(wildcard packaging/nginx/patches/*)
 	@packaging/setup run
 	@echo "building the stream-only nginx ..."
 	@packaging/nginx/build "$$(packaging/nginx/fetch $(CACHE))" $(@D)

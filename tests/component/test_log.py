@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,29 @@ def test_nginx_serves_on_while_nobody_reads(
         answers = {who_answers(rig.listen) for _ in range(40)}
 
     assert answers == {api.name}
+
+
+def test_reader_that_has_died_is_seen_and_opened_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(message: LogMessage) -> None:
+        if message.text == "odd":
+            raise ValueError(message.text)
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    reader = LogReader(folder / "log.sock", fail)
+    reader.open(os.geteuid())
+    assert reader.is_open()
+    send(folder, "odd")
+    wait_until(lambda: not reader.is_open(), SECONDS, "its end")
+
+    reader.open(os.geteuid())
+
+    mark = reader.mark()
+    send(folder, "next")
+    wait_until(lambda: reader.since(mark), SECONDS, "a message")
+    assert reader.is_open()
+
+
+def test_pid_of_any_length_is_no_reason_to_fail() -> None:
+    assert parse_message(b"[error] " + b"9" * 5000 + b"#1: text") is None

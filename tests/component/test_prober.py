@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kube_nginx_agent.config.addresses import parse_address
+from kube_nginx_agent.health.lookers import Lookers
 from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish
 from kube_nginx_agent.health.prober import Prober, ReadyzAsker
 from kube_nginx_agent.health.readyz import ReadyzProbe
@@ -24,8 +25,9 @@ from support.apiserver import StandIn
 from support.process import wait_until
 
 ADDRESS = parse_address("192.0.2.1:6443")
-QUICK = Limits(early=0.05, timeout=0.15)
-WISH = Wish(connect=QUICK, answer=QUICK)
+PATIENT, QUICK = Limits(early=20.0, timeout=30.0), Limits(early=0.05, timeout=0.15)
+WISH = Wish(connect=PATIENT, answer=PATIENT)
+IN_A_HURRY = Wish(connect=QUICK, answer=QUICK)
 
 
 @dataclass
@@ -53,11 +55,11 @@ class Scripted:
 class Bench:
     """A repeated probe, and what it has posted."""
 
-    def __init__(self, asker: Scripted) -> None:
+    def __init__(self, asker: Scripted, wish: Wish = WISH) -> None:
         self.posted: list[Probed] = []
         check = replace(HealthCheck.tcp)
         pace = Pace(Layer.TCP, check, random.Random(1))
-        self.probe = Repeated(ADDRESS, Layer.TCP, pace, asker, WISH, self.posted.append)
+        self.probe = Repeated(ADDRESS, Layer.TCP, pace, asker, wish, Lookers(), self.posted.append)
 
     def __enter__(self) -> Bench:
         self.probe.start()
@@ -79,7 +81,7 @@ def test_look_in_time_is_told_of_once() -> None:
 
 
 def test_late_look_is_told_of_as_late_then_as_failed_then_by_its_answer() -> None:
-    with Bench(Scripted(seconds=0.4)) as bench:
+    with Bench(Scripted(seconds=0.4), IN_A_HURRY) as bench:
         posts = bench.wait_for(3)
 
     assert [(p.seen.result, p.timing) for p in posts] == [
@@ -92,9 +94,9 @@ def test_late_look_is_told_of_as_late_then_as_failed_then_by_its_answer() -> Non
 
 def test_look_that_hangs_holds_up_none_of_those_that_doubt_asks_for() -> None:
     asker = Scripted(seconds=30.0)
-    with Bench(asker) as bench:
+    with Bench(asker, IN_A_HURRY) as bench:
         bench.wait_for(1)
-        bench.probe.set_wish(replace(WISH, haste=Haste.DOUBT, is_failing=True))
+        bench.probe.set_wish(replace(IN_A_HURRY, haste=Haste.DOUBT, is_failing=True))
         wait_until(lambda: len(asker.asked) >= 4, 5, "four looks")
 
 
@@ -198,3 +200,33 @@ def test_looks_end_at_once_when_their_backend_is_wanted_no_more(api: StandIn) ->
 
 def _names(backend: str) -> list[str]:
     return [thread.name for thread in threading.enumerate() if backend in thread.name]
+
+
+# Who makes the looks
+
+
+def test_look_that_hangs_keeps_no_other_from_being_made() -> None:
+    lookers, goes_on, made = Lookers(), threading.Event(), threading.Event()
+
+    lookers.run("hangs", goes_on.wait)
+    lookers.run("next", made.set)
+
+    assert made.wait(5)
+    goes_on.set()
+
+
+def test_threads_that_made_looks_make_the_next_ones_and_few_stay() -> None:
+    lookers, seen = Lookers(), []
+    before = threading.active_count()
+    at_once = threading.Barrier(5)
+    for _ in range(4):
+        lookers.run("one of many", at_once.wait)
+    at_once.wait(5)
+    wait_until(lambda: threading.active_count() - before == 2, 5, "all but two to end")
+
+    for count in range(1, 6):
+        lookers.run("one by one", lambda: seen.append(threading.current_thread()))
+        wait_until(lambda: len(seen) == count, 5, "the look")  # noqa: B023 - called at once
+        wait_until(lambda: seen[-1].name == "looker", 5, "its thread to be idle")
+    assert len(set(seen)) <= 2
+    assert threading.active_count() - before == 2

@@ -18,8 +18,10 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
+from kube_nginx_agent.health.prober import EVERY_NTH_IS_FRESH, ReadyzAsker
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.net.tcp import probe_tcp
@@ -90,13 +92,19 @@ def make_probes(to: Address, nodes: int, layers: list[str]) -> list[Repeated]:
     address = SocketAddress(ipaddress.ip_address(to.host), to.port)
     check, context = HealthCheck(), trust_anybody()
     made = []
-    for _ in range(nodes):
+    make = lambda to: ReadyzProbe(to, check.path, lambda: context)  # noqa: E731
+    for turn in range(nodes):
         if "tcp" in layers:
             made.append(Repeated(lambda timeout: probe_tcp(address, timeout), check.tcp))
         if "readyz" in layers:
-            readyz = ReadyzProbe(address, check.path, lambda: context)
-            made.append(Repeated(readyz.look, check.readyz))
+            # As in the agent: now and then a whole new handshake, at another time on each node.
+            asker = ReadyzAsker(address, make, turn % EVERY_NTH_IS_FRESH)
+            made.append(Repeated(partial(_ask, asker), check.readyz))
     return made
+
+
+def _ask(asker: ReadyzAsker, timeout: float) -> Observation:
+    return asker.next_look(fresh=False)(timeout)
 
 
 def main() -> int:

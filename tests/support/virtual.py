@@ -147,7 +147,7 @@ class VirtualNode:
                 if probe.enabled and is_asked_now(layer, before, wish):
                     self._begin_at(self.now, backend, layer, fresh=True)
 
-    def lives(self, now: float) -> Mapping[SocketAddress, Life]:
+    def lives(self, now: float, **_: float) -> Mapping[SocketAddress, Life]:
         return {backend: self.world.life(backend, now) for backend in self.world.faults}
 
     # Time.

@@ -91,6 +91,13 @@ def test_goal_whose_time_has_come_is_tried_before_the_live_list() -> None:
     assert decision(SERVES_LIVE, WANTED, LIVE, waits=waits).step == Apply(WANTED)
 
 
+def test_goal_whose_time_has_long_come_is_tried() -> None:
+    waits = Waits(goals={WANTED.key: NOW - 60})
+
+    assert decision(SERVES_LIVE, WANTED, LIVE, waits=waits).step == Apply(WANTED)
+    assert decision(GONE, WANTED, waits=Waits(restart=NOW - 60)).step == Apply(WANTED)
+
+
 def test_while_a_goal_waits_the_live_one_is_guarded() -> None:
     waits = Waits(goals={WANTED.key: NOW + 4})
     edited = replace(SERVES_LIVE, live="somebody's")
@@ -108,7 +115,7 @@ def test_text_that_could_not_be_restored_is_tried_again_later() -> None:
 def test_change_of_health_waits_for_room_but_an_edit_does_not() -> None:
     full = replace(SERVES_LIVE, draining=MAX_DRAINING)
 
-    assert decision(full, replace(WANTED, may_wait=True)).step == Rest()
+    assert decision(full, replace(WANTED, may_wait=True)) == Decision(Rest(), NOW + 5.0)
     assert decision(full, WANTED).step == Apply(WANTED)
 
 
@@ -173,7 +180,9 @@ def test_process_that_stays_stopped_is_told_again_after_a_second() -> None:
     seen = replace(SERVES_WANTED, stopped=(WORKER,))
     told = Memory(resumed={WORKER: NOW})
 
-    assert decision(seen, WANTED, memory=told, now=NOW + 0.5).step == Rest()
+    watched = decision(seen, WANTED, memory=told, now=NOW + 0.5)
+    assert watched.step == Rest()
+    assert watched.wake == pytest.approx(NOW + 1.0)
     assert decision(seen, WANTED, memory=told, now=NOW + 1.0).step == Resume((WORKER,))
 
 
@@ -266,7 +275,7 @@ def test_upgrade_that_can_not_be_finished_does_not_keep_a_goal_from_going_live()
 @pytest.mark.parametrize("upgrade", list(UpgradeState))
 @pytest.mark.parametrize("answer", [Answer("live", 101), *NoAnswer])
 @pytest.mark.parametrize("master", [MASTER, None])
-@pytest.mark.parametrize("ahead", [0.0, 0.5])
+@pytest.mark.parametrize("ahead", [-60.0, 0.0, 0.5])
 def test_whoever_is_to_be_woken_is_woken_in_the_future(
     upgrade: UpgradeState, answer: Answer | NoAnswer, master: Process | None, ahead: float
 ) -> None:

@@ -13,6 +13,7 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Fields
 from kube_nginx_agent.observation import Conviction, Layer, Observation, Result
 from kube_nginx_agent.sessions.cutting import CutError
+from kube_nginx_agent.sessions.session_watch import JUST_NOW, LONGEST_INTERVAL
 from kube_nginx_agent.sessions.table import Session
 from unit.made_sessions import ONE, TWO, session, stuck
 from unit.making import address
@@ -30,6 +31,7 @@ class Bench:
         self.cut_: list[int] = []
         self.lines: list[str] = []
         self.looks_at_once = 0
+        self.ages: list[float] = []
         self.is_own = True
         self.refuses = False
         self.now = NOW
@@ -49,6 +51,7 @@ class Bench:
 
     def seen(self, _now: float, *, within: float = 0.1) -> tuple[float, list[Session]]:
         self.looks_at_once += within == 0.0
+        self.ages.append(within)
         if within == 0.0:
             self.before_cut()
         return self.now, self.table
@@ -94,6 +97,17 @@ def test_without_a_conviction_nobody_loses_anything() -> None:
 
     assert bench.sever() == []
     assert bench.looks_at_once == 0
+
+
+def test_table_is_looked_at_anew_only_for_a_conviction() -> None:
+    bench = Bench(session(1, heard_ago=0.0))
+
+    bench.sever()
+    bench.sever(two=SILENT)
+    assert min(bench.ages) > LONGEST_INTERVAL
+
+    bench.sever(one=SILENT)
+    assert min(bench.ages) <= JUST_NOW
 
 
 @pytest.mark.parametrize(

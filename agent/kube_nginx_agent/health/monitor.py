@@ -34,9 +34,14 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
 from kube_nginx_agent.notices.problems import Problem
 from kube_nginx_agent.observation import PASSES, STUCK, Conviction, Layer
+from kube_nginx_agent.sessions.session_watch import AS_WATCHED, JUST_NOW
 
 SHARED_SPREAD = 10.0
 """Seconds over which the nodes of a cluster end sessions that a shared cause may have hung."""
+
+_IS_NEWS_FOR = 30.0
+"""Seconds for which a silence is worth a look at the sessions in each turn, after which those of
+the watch are enough: a look walks the kernel's table."""
 
 _FIRST_LOOK = 0.3
 """Seconds that a list with a new backend waits for the first look at it."""
@@ -45,8 +50,8 @@ _FIRST_LOOK = 0.3
 class Sessions(Protocol):
     """Where clients' sessions are seen: a SessionWatch."""
 
-    def lives(self, now: float) -> Lives:
-        """Return when each backend was last heard of on an established session."""
+    def lives(self, now: float, *, within: float) -> Lives:
+        """Return when each backend was last heard of on a session, as seen ``within`` s ago."""
 
 
 class Monitor:
@@ -67,6 +72,7 @@ class Monitor:
         self._connect_timeout = ALL_WELL.connect_timeout
         self._limits = limits(self._check, None, None)
         self._cases: dict[SocketAddress, Case] = {}
+        self._is_pressing = False
         self._wishes = Wishes()
         self._new_until = 0.0
         self._has_list = False
@@ -103,7 +109,7 @@ class Monitor:
 
     def tick(self, now: float) -> None:
         """Let time pass, compare the backends with each other, and ask for what is not known."""
-        lives = self._sessions.lives(now) if self._is_anyone_silent() else {}
+        lives = self._lives(now)
         for backend, health in list(self.healths.items()):
             outdone = evidence.is_outdone(backend, self.healths)
             life = lives.get(backend)
@@ -115,6 +121,7 @@ class Monitor:
         self._connect_timeout = connect_timeout_for(slowest, self._connect_timeout)
         # Only sessions that are there can be ended: without them nobody needs to be asked.
         pressing = {backend: case for backend, case in self._cases.items() if backend in lives}
+        self._is_pressing = bool(pressing)
         wishes = self._wishes.of(self.healths, pressing, self._check, self._limits, now)
         self._prober.set_wishes(wishes)
 
@@ -160,9 +167,17 @@ class Monitor:
             for health in self.healths.values()
         )
 
-    def _is_anyone_silent(self) -> bool:
-        streaks = [s for health in self.healths.values() for s in (health.tcp, health.readyz)]
-        return any(streak.fails and streak.last in STUCK for streak in streaks)
+    def _lives(self, now: float) -> Lives:
+        """Return what the sessions tell, if anybody is silent."""
+        silent = [
+            health.failing_since or now
+            for health in self.healths.values()
+            if any(s.fails and s.last in STUCK for s in (health.tcp, health.readyz))
+        ]
+        if not silent:
+            return {}
+        is_news = now - max(silent) < _IS_NEWS_FOR or self._is_pressing
+        return self._sessions.lives(now, within=JUST_NOW if is_news else AS_WATCHED)
 
     def _early(self, backend: SocketAddress) -> float:
         connect, answer = self._limits

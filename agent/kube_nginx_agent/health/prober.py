@@ -12,6 +12,7 @@ import hashlib
 import random
 from typing import Callable, Iterable, Mapping
 
+from kube_nginx_agent.health.lookers import Lookers
 from kube_nginx_agent.health.pace import Pace, Wish, limits
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.repeated import Asker, Look, Repeated
@@ -33,6 +34,7 @@ class Prober:
         """Take where observations go, and what makes this node's jitter differ from others'."""
         self._post = post
         self._node_id = node_id
+        self._lookers = Lookers()
         self._probes: dict[SocketAddress, list[Repeated]] = {}
         self._check: HealthCheck | None = None
 
@@ -77,7 +79,7 @@ class Prober:
     ) -> Repeated:
         pace = Pace(layer, probe, self._dice(backend, layer))
         wish = Wish(*limits(check, None, None))
-        repeated = Repeated(backend, layer, pace, asker, wish, self._post)
+        repeated = Repeated(backend, layer, pace, asker, wish, self._lookers, self._post)
         repeated.start()
         return repeated
 

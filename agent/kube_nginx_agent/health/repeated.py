@@ -1,7 +1,7 @@
 """One probe of one backend, repeated; looks may overlap, and a late one is told of as late.
 
-Each look runs in a thread that ends with it, as there is one every few seconds in quiet times. So
-neither a backend that hangs nor an error that nobody foresaw keeps the next look from being made.
+Each look runs in a thread that makes no other meanwhile. So neither a backend that hangs nor an
+error that nobody foresaw keeps the next look from being made.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Protocol
 
+from kube_nginx_agent.health.lookers import Lookers
 from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import SocketAddress
@@ -66,15 +68,17 @@ class Repeated(threading.Thread):
         pace: Pace,
         asker: Asker,
         wish: Wish,
+        lookers: Lookers,
         post: Callable[[Probed], None],
     ) -> None:
-        """Take whom to look at, how, and where to tell of it."""
+        """Take whom to look at, how, who makes the looks, and where to tell of them."""
         super().__init__(name=f"{layer.value}-{backend}", daemon=True)
         self._backend = backend
         self._layer = layer
         self._pace = pace
         self._asker = asker
         self._wish = wish
+        self._lookers = lookers
         self._post = post
         self._changed = threading.Condition()
         self._pending: list[_Pending] = []
@@ -129,8 +133,7 @@ class Repeated(threading.Thread):
         self._next_at = now + self._pace.pause(wish, now)
         self._pending.append(pending)
         try:
-            name = f"{self.name} look"
-            threading.Thread(target=self._run, args=(look, pending), name=name, daemon=True).start()
+            self._lookers.run(f"{self.name} look", partial(self._run, look, pending))
         except RuntimeError as error:  # "can't start new thread"
             self._pending.remove(pending)
             self._tell(pending, _no_room(self._layer, error), Timing.IN_TIME)

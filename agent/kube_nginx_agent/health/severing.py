@@ -21,6 +21,7 @@ from kube_nginx_agent.observation import PASSES, Conviction, Layer, Result
 from kube_nginx_agent.sessions.cutting import CutError
 from kube_nginx_agent.sessions.lives import Life, lives
 from kube_nginx_agent.sessions.lonely import ALONE_FOR, Lonely
+from kube_nginx_agent.sessions.session_watch import AS_WATCHED, JUST_NOW
 from kube_nginx_agent.sessions.table import Session
 
 _LOOK_AGAIN = 1.0
@@ -50,7 +51,7 @@ class Sessions(Protocol):
     def look(self) -> list[Session]:
         """Return the sessions as they are now."""
 
-    def seen(self, now: float, *, within: float = ...) -> tuple[float, list[Session]]:
+    def seen(self, now: float, *, within: float) -> tuple[float, list[Session]]:
         """Return when the sessions were looked at, and these."""
 
 
@@ -145,7 +146,9 @@ class Severer:
 
     def sever(self, now: float, convictions: Mapping[SocketAddress, Conviction]) -> None:
         """End what is to be ended now."""
-        at, sessions = self._sessions.seen(now)
+        at, sessions = self._sessions.seen(now, within=AS_WATCHED)
+        if any(session.backend in convictions for session in sessions):
+            at, sessions = self._sessions.seen(now, within=JUST_NOW)
         self._note(sessions, at, now, convictions)
         if now < self._retry_at:
             return

@@ -194,7 +194,7 @@ def decide(seen: Seen, memory: Memory, goals: Sequence[Goal], waits: Waits, now:
     urgent = _mend(seen, memory, now)
     if urgent:
         return urgent
-    wakes = [now + _RESUME_AGAIN] if seen.stopped else []
+    wakes = [memory.resumed[process] + _RESUME_AGAIN for process in seen.stopped]
     if seen.upgrade is UpgradeState.UNFINISHED:
         if not _is_ahead(waits.upgrade, now):
             return Decision(FinishUpgrade())

@@ -48,6 +48,7 @@ class LogReader:
         self._path = path
         self._on_message = on_message
         self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
         self._messages: deque[tuple[int, LogMessage]] = deque(maxlen=_KEPT)
         self._count = 0
 
@@ -61,10 +62,14 @@ class LogReader:
             before.shutdown(socket.SHUT_RDWR)  # wakes and ends its thread
         remove(self._path)
         self._socket = _bind(self._path, writer_uid)
-        arguments = (self._socket,)
-        threading.Thread(
-            target=self._receive, args=arguments, name="nginx-log", daemon=True
-        ).start()
+        self._thread = threading.Thread(
+            target=self._receive, args=(self._socket,), name="nginx-log", daemon=True
+        )
+        self._thread.start()
+
+    def is_open(self) -> bool:
+        """Tell whether somebody listens: an error of the socket ends its thread, and says so."""
+        return self._thread is not None and self._thread.is_alive()
 
     def mark(self) -> int:
         """Return a place in the stream of messages, for ``since``."""

@@ -19,12 +19,17 @@ class MasterWatch:
 
     def follow(self, master: Process | None) -> None:
         """From now on tell of the end of ``master``, if it isn't watched already."""
-        if master and master != self._followed:
+        before, self._followed = self._followed, master
+        if master and master != before:
             threading.Thread(
                 target=self._wait, args=(master,), name=f"nginx-{master.pid}", daemon=True
             ).start()
-        self._followed = master
 
     def _wait(self, master: Process) -> None:
-        wait_until_gone(master)
-        self._post(NginxEnded())
+        try:
+            wait_until_gone(master)
+        except OSError:  # no descriptor is left: the next pass tries again
+            if self._followed == master:
+                self._followed = None
+        else:
+            self._post(NginxEnded())

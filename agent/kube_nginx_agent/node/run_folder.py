@@ -17,6 +17,9 @@ class Opens(Protocol):
     def open(self, writer_uid: int) -> None:
         """Make it, for the user ``writer_uid`` to write to. Raise FileError."""
 
+    def is_open(self) -> bool:
+        """Tell whether somebody listens at it."""
+
 
 class FolderLostError(AgentError):
     """The run folder is gone, and this user may not make it again."""
@@ -51,7 +54,7 @@ class RunFolder:
         if not self._lock.is_held():
             self._lock.take(self._holder)
             repaired.append(self._paths.lock.name)
-        if not is_there(self._paths.log_socket):
+        if not is_there(self._paths.log_socket) or not self._log.is_open():
             self._log.open(self._writer_uid)
             repaired.append(self._paths.log_socket.name)
         return repaired

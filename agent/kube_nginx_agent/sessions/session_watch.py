@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -27,11 +28,14 @@ QUIET_INTERVAL = 1.0
 SURVEY_INTERVAL = 10.0
 """Seconds between two looks for sessions to addresses that nobody has named."""
 
-_SHARE, _QUIET_SHARE = 0.02, 0.002
+_SHARE, _QUIET_SHARE = 0.02, 0.001
 """How much of a core looking may take: with many sessions it is done less often."""
-_LONGEST_INTERVAL = 2.0
-_FRESH = 0.1
+LONGEST_INTERVAL = 2.0
+"""Seconds between two looks at most."""
+JUST_NOW = 0.1
 """Seconds for which a look is as good as a new one, where nothing is ended by it."""
+AS_WATCHED = LONGEST_INTERVAL + 0.5
+"""The same in quiet times: the watch's own looks are enough."""
 
 WAITS_IN_VAIN = 0.3
 """Seconds without an answer after which a session is a reason to look; a TLS hello is answered in
@@ -60,7 +64,7 @@ class SessionWatch:
         self._strays: FrozenSet[SocketAddress] = frozenset()
         self._listen_ports: FrozenSet[int] = frozenset()
         self._surveyed_at = -SURVEY_INTERVAL
-        self._last: tuple[float, list[Session]] = (-_FRESH, [])
+        self._last: tuple[float, list[Session]] = (-math.inf, [])
         self._blind: AgentError | None = None
         self._fault: AgentError | None = None
         self._told_at: dict[SocketAddress, float] = {}
@@ -86,16 +90,16 @@ class SessionWatch:
         with self._lock:
             return self._look()
 
-    def seen(self, now: float, *, within: float = _FRESH) -> tuple[float, list[Session]]:
+    def seen(self, now: float, *, within: float) -> tuple[float, list[Session]]:
         """Return when nginx's sessions were looked at, at most ``within`` s ago, and these."""
         with self._lock:
             if now - self._last[0] >= within:
                 self._look()
             return self._last
 
-    def lives(self, now: float) -> Mapping[SocketAddress, Life]:
+    def lives(self, now: float, *, within: float) -> Mapping[SocketAddress, Life]:
         """Return when each backend was last heard of, in seconds of the steady clock."""
-        at, sessions = self.seen(now)
+        at, sessions = self.seen(now, within=within)
         return lives(sessions, at)
 
     def problems(self) -> list[Problem]:
@@ -146,7 +150,7 @@ class SessionWatch:
         is_quiet = not waiting and present == known
         least, share = (QUIET_INTERVAL, _QUIET_SHARE) if is_quiet else (INTERVAL, _SHARE)
         cost = time.thread_time() - began
-        return min(max(least, cost / share), _LONGEST_INTERVAL), present
+        return min(max(least, cost / share), LONGEST_INTERVAL), present
 
     def _tell(self, waiting: list[Session]) -> None:
         """Post the backends at which a wait has become long that was not told before."""
