@@ -44,7 +44,7 @@ from kube_nginx_agent.sessions import cut_helper
 Target = Callable[[bytes], None]
 
 PATIENCE = 2.0
-"""Seconds for one input on a busy machine; each takes milliseconds."""
+"""Seconds of a processor for one input; each takes milliseconds. One that waits is atheris' to end."""
 
 _NODE = Node(id="4f2a91c0d3e5", has_ipv6_loopback=True)
 _PATHS = Paths()
@@ -186,9 +186,9 @@ def in_time(target: Target) -> Target:
     """Return the target, to which an input that takes long is a finding too."""
 
     def run(data: bytes) -> None:
-        began = time.monotonic()
+        began = time.thread_time()
         target(data)
-        took = time.monotonic() - began
+        took = time.thread_time() - began
         assert took < PATIENCE, f"{took:.2f} s for {len(data)} bytes"
 
     return run
