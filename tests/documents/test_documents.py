@@ -212,3 +212,16 @@ def test_origins_pattern_is_what_the_repository_says() -> None:
     assert pattern
     assert re.search(rf"\bOrigin(: |=){re.escape(pattern[1])}\b", built)
     assert re.search(rf"\bCodename(: |=){re.escape(pattern[2])}\b", built)
+
+
+def test_exceptions_from_the_security_rules_are_explained_in_their_line() -> None:
+    project = (HERE / "pyproject.toml").read_text(encoding="utf-8")
+    lists = re.findall(r"^ignore = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    lists += re.findall(r'^"agent/.*= (\[.*?\])', project, re.MULTILINE)
+    source = [file.read_text(encoding="utf-8") for file in (HERE / "agent").rglob("*.py")]
+    exceptions = re.findall(r"# noqa: .*\bS\d+.*", "\n".join(source))
+
+    assert re.search(r'^select = \[.*"S",', project, re.MULTILINE)
+    assert [rules for rules in lists if re.search(r'"S\d*"', rules)] == []
+    assert exceptions
+    assert [line for line in exceptions if not re.search(r"S\d+ - \w+ \w+", line)] == []

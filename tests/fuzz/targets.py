@@ -44,7 +44,7 @@ from kube_nginx_agent.sessions import cut_helper
 Target = Callable[[bytes], None]
 
 PATIENCE = 2.0
-"""Seconds of a processor for one input; each takes milliseconds. One that waits is atheris' to end."""
+"""Seconds of a processor for one input; each takes milliseconds. What waits is ended by atheris."""
 
 _NODE = Node(id="4f2a91c0d3e5", has_ipv6_loopback=True)
 _PATHS = Paths()
