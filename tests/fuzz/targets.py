@@ -26,6 +26,7 @@ from unittest import mock
 
 import yaml
 
+from fuzz.altered_status import altered
 from fuzz.answers import answers_of_an_apiserver
 from fuzz.proc_text import proc_text
 from kube_nginx_agent.cli import status as status_verb
@@ -108,13 +109,16 @@ def nginx_log() -> Target:
 
 
 def status_json() -> Target:
-    """The report is shown, or called none: by ``status`` for people and for programs."""
+    """The report is shown, or called none: by ``status`` for people and for programs.
+
+    What begins with a byte of 1 alters a report as the agent writes it.
+    """
     folder = tempfile.mkdtemp(prefix="kna-fuzz-")
     paths = Paths(run_dir=Path(folder))
 
     def run(data: bytes) -> None:
         paths.status.parent.mkdir(parents=True, exist_ok=True)
-        paths.status.write_bytes(data)
+        paths.status.write_bytes(altered(data[1:]) if data[:1] == b"\1" else data)
         for is_alive in (True, False):
             with mock.patch.object(status_file, "is_alive", lambda _, alive=is_alive: alive):
                 for as_json in (True, False):

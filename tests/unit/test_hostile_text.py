@@ -84,6 +84,16 @@ def test_report_sends_nothing_to_the_terminal_that_it_would_obey(
     assert "\nok: b" not in shown
 
 
+def test_generation_that_lives_since_no_time_is_shown(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths.status.write_text(json.dumps(report(generation="4f2a91c", live_since=None)))
+
+    status_verb.execute(argparse.Namespace(run_dir=paths.run_dir, json=False))
+
+    assert "generation  4f2a91c, live\n" in capsys.readouterr().out
+
+
 def test_report_as_it_is_written_is_read_whole(paths: Paths) -> None:
     paths.status.write_text(json.dumps(report()))
 
