@@ -76,6 +76,15 @@ test-versions: $(NGINX) ## the tests of watching and probing with old and new wa
 	@packaging/setup run test
 	@tests/versions
 
+.PHONY: fuzz
+fuzz: $(VENV) ## fuzz all that reads what strangers send (SECONDS=600 for each reader)
+	@packaging/setup run test
+	@$(VENV)/bin/python -m fuzz.campaign $(or $(SECONDS),600) $(CACHE)/fuzz
+
+.PHONY: audit
+audit: $(VENV) ## look for known weaknesses in our source and in the packages of the checks
+	@packaging/audit $(VENV)
+
 .PHONY: mutation
 mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=3600 EACH=60 ONLY="desired intake/settle")
 	@packaging/setup run test
@@ -84,7 +93,11 @@ mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=3600
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
 
-$(NGINX): packaging/nginx/source packaging/nginx/fetch packaging/nginx/build
+.PHONY: nginx-outdated
+nginx-outdated: ## does Debian's source pool list a newer nginx than is built here?
+	@packaging/nginx/outdated
+
+$(NGINX): $(addprefix packaging/nginx/,source pool fetch build mend) $(wildcard packaging/nginx/patches/*)
 	@packaging/setup run
 	@echo "building the stream-only nginx ..."
 	@packaging/nginx/build "$$(packaging/nginx/fetch $(CACHE))" $(@D)

@@ -60,6 +60,13 @@ def test_flood_leaves_the_last_messages(folder: Path, reader: LogReader) -> None
     assert [message.text for message in reader.since(0)] == list(map(str, range(800, 1000)))
 
 
+def test_message_that_is_longer_than_nginx_s_is_cut(folder: Path, reader: LogReader) -> None:
+    send(folder, "x" * 8000)
+
+    wait_until(lambda: reader.since(0), SECONDS, "the message")
+    assert len(reader.since(0)[0].text) < 3000
+
+
 def test_socket_of_an_earlier_agent_is_replaced(folder: Path) -> None:
     LogReader(folder / "log.sock").open(os.geteuid())
     reader = LogReader(folder / "log.sock")

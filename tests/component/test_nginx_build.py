@@ -234,3 +234,150 @@ def test_refused_build_leaves_no_binary(tmp_path: Path, wrong: Path) -> None:
     packaging("build", wrong, tmp_path / "out")
 
     assert list((tmp_path / "out").iterdir()) == []
+
+
+# What is patched in it
+
+
+@pytest.fixture(scope="module")
+def tarball() -> Path:
+    """Return the pinned release, which `make nginx` has left in the cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube-nginx-agent"
+    done = subprocess.run(
+        [PACKAGING / "fetch", cache], stdout=subprocess.PIPE, text=True, timeout=300, check=True
+    )
+    return Path(done.stdout.strip())
+
+
+HEADER = "Origin: the tests\nCVE: none, it is harmless\n"
+HARMLESS = """\
+--- a/src/core/nginx.c
++++ b/src/core/nginx.c
+@@ -397,3 +397,3 @@
+         ngx_write_stderr(
+-            "Usage: nginx [-?hvVtTq] [-s signal] [-p prefix]" NGX_LINEFEED
++            "Usage: patched [-?hvVtTq] [-s signal] [-p prefix]" NGX_LINEFEED
+             "             [-e filename] [-c filename] [-g directives]"
+"""
+
+
+def build_patched(tarball: Path, folder: Path, patch: str) -> subprocess.CompletedProcess[str]:
+    patches, out = folder / "patches", folder / "out"
+    patches.mkdir()
+    (patches / "series").write_text("# a comment\n\nmend.patch\n")
+    (patches / "mend.patch").write_text(patch)
+    return subprocess.run(
+        [PACKAGING / "build", tarball, out],
+        env={**os.environ, "NGINX_PATCHES": str(patches), "CFLAGS": "-O0 -D_FORTIFY_SOURCE=0"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_patch_of_the_series_is_built_in(tarball: Path, tmp_path: Path) -> None:
+    done = build_patched(tarball, tmp_path, HEADER + HARMLESS)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: patched" in output(tmp_path / "out/nginx", "-h")
+
+
+@pytest.mark.parametrize(
+    ("patch", "refusal"),
+    [
+        (HARMLESS, "no Origin: in its header"),
+        (f"Origin: the tests\n{HARMLESS}", "no CVE: in its header"),
+        (HEADER + HARMLESS.replace("nginx [", "old ["), "it does not fit nginx"),
+    ],
+    ids=["no origin", "no CVE", "of another version"],
+)
+def test_patch_that_is_not_as_it_must_be_is_refused(
+    tarball: Path, tmp_path: Path, patch: str, refusal: str
+) -> None:
+    done = build_patched(tarball, tmp_path, patch)
+
+    assert done.returncode == 1
+    assert f"mend.patch: {refusal}" in done.stderr
+    assert not (tmp_path / "out/nginx").exists()
+
+
+def test_every_patch_of_ours_stands_in_the_series() -> None:
+    lines = (PACKAGING / "patches/series").read_text().splitlines()
+    named = {line for line in lines if line and not line.startswith("#")}
+
+    assert {file.name for file in (PACKAGING / "patches").iterdir()} == {"series", *named}
+
+
+# What it lacks
+
+
+def outdated(folder: Path, versions: str, *, available: bool, update: int = 0) -> tuple[int, str]:
+    """Run `outdated` with a pool that lists these versions; return its exit code and its words."""
+    tools = {
+        "apt-get": f"case $* in *' update'*) exit {update} ;; esac; exit {0 if available else 100}",
+        "apt-cache": f"printf 'Version: %s\\n' {versions}",
+    }
+    for name, script in tools.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        [PACKAGING / "outdated"],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def newer(name: str, step: int) -> str:
+    major, minor, patch = map(int, pinned(name).split("."))
+    return f"{major}.{minor + step}.{patch + 1}-1"
+
+
+def test_pool_without_anything_newer_is_well(tmp_path: Path) -> None:
+    ours, mainline = f"1.22.1-9 {pinned('NGINX_DEBIAN_REVIEWED')}", newer("NGINX_VERSION", 1)
+
+    code, said = outdated(tmp_path, f"{ours} {mainline}", available=True)
+
+    assert (code, said.splitlines()[-1]) == (0, "nothing newer is listed")
+
+
+@pytest.mark.parametrize(
+    ("available", "words"), [(True, "can be had"), (False, "listed, but can't be had")]
+)
+def test_newer_stable_release_is_told(tmp_path: Path, available: bool, words: str) -> None:
+    version = newer("NGINX_REVIEWED", 0)
+
+    code, said = outdated(tmp_path, version, available=available)
+
+    assert code == 1
+    assert said.splitlines()[-1] == f"{version}: newer, and not gone through; {words}"
+
+
+def test_release_that_was_gone_through_is_told_all_the_same(tmp_path: Path) -> None:
+    code, said = outdated(tmp_path, f"{pinned('NGINX_REVIEWED')}-1", available=True)
+
+    assert code == 1
+    assert said.splitlines()[-1].endswith("-1: newer; can be had")
+
+
+def test_patches_of_debian_for_our_release_are_told(tmp_path: Path) -> None:
+    version = f"{pinned('NGINX_DEBIAN_REVIEWED')}+deb13u1"
+
+    code, said = outdated(tmp_path, version, available=False)
+
+    assert code == 1
+    assert said.splitlines()[-1] == f"{version}: patches for ours; listed, but can't be had"
+
+
+@pytest.mark.parametrize(("versions", "update"), [("", 0), ("1.22.1-9", 100)])
+def test_pool_that_can_not_be_asked_is_no_good_news(
+    tmp_path: Path, versions: str, update: int
+) -> None:
+    code, said = outdated(tmp_path, versions, available=True, update=update)
+
+    assert code == 2
+    assert "the pool can't be asked" in said

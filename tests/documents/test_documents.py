@@ -182,3 +182,87 @@ def test_initial_config_answers_with_its_own_generation() -> None:
     assert str(Paths().generation_socket) in text
     assert str(Paths().pid_file) in text
     assert str(Paths().log_socket) in text
+
+
+# docs/security.md and SECURITY.md
+
+SECURITY = (HERE / "docs/security.md").read_text(encoding="utf-8")
+PARTIES = ("apiserver", "loopback", "local user", "hostNetwork", "worker", "backends.yaml", "apt")
+
+
+def _rows(heading: str, text: str = SECURITY) -> list[list[str]]:
+    """Return the cells of the table below a heading, without its head."""
+    part = text.partition(f"\n## {heading}")[2].partition("\n#")[0]
+    lines = [line for line in part.split("\n") if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_threat_names_a_test() -> None:
+    rows = _rows("Threat model")
+
+    assert len(rows) > 20
+    assert [row for row in rows if "::test_" not in row[-1]] == []
+    parties = " ".join(row[0] for row in rows)
+    assert [party for party in PARTIES if party not in parties] == []
+
+
+@pytest.mark.parametrize(
+    "document", ["docs/security.md", "SECURITY.md"], ids=lambda name: name.lower()
+)
+def test_tests_that_security_names_exist(document: str) -> None:
+    text = (HERE / document).read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", text)
+
+    assert named
+    missing = [
+        (file, test)
+        for file, test in named
+        if not (HERE / file).is_file()
+        or (test and f"def {test}(" not in (HERE / file).read_text(encoding="utf-8"))
+    ]
+    assert missing == []
+
+
+def test_every_advisory_says_what_of_the_build_keeps_it_out() -> None:
+    build = (HERE / "tests/component/test_nginx_build.py").read_text(encoding="utf-8")
+    unwanted = re.findall(
+        r'^    "(\w+)": ', build.partition("DIRECTIVES_UNWANTED")[2], re.MULTILINE
+    )
+    series = (PACKAGING / "nginx/patches/series").read_text(encoding="utf-8")
+    rows = _rows("nginx's advisories since 1.26.3")
+
+    assert len(rows) >= 23
+    for advisory, _what, _vulnerable, why in rows:
+        directive = re.match(r"`(\w+)`", why)
+        assert (directive and directive[1] in unwanted) or advisory in series, advisory
+
+
+def test_reviewed_release_is_the_one_that_the_page_has_gone_through() -> None:
+    source = (PACKAGING / "nginx/source").read_text(encoding="utf-8")
+    reviewed = re.search(r"^NGINX_REVIEWED=(.+)$", source, re.MULTILINE)
+
+    assert reviewed
+    assert f"to {reviewed[1]} and" in SECURITY
+
+
+def test_origins_pattern_is_what_the_repository_says() -> None:
+    page = (HERE / "SECURITY.md").read_text(encoding="utf-8")
+    built = (PACKAGING / "apt/build").read_text(encoding="utf-8")
+    pattern = re.search(r'"origin=(.+),codename=(.+)";', page)
+
+    assert pattern
+    assert re.search(rf"\bOrigin(: |=){re.escape(pattern[1])}\b", built)
+    assert re.search(rf"\bCodename(: |=){re.escape(pattern[2])}\b", built)
+
+
+def test_exceptions_from_the_security_rules_are_explained_in_their_line() -> None:
+    project = (HERE / "pyproject.toml").read_text(encoding="utf-8")
+    lists = re.findall(r"^ignore = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    lists += re.findall(r'^"agent/.*= (\[.*?\])', project, re.MULTILINE)
+    source = [file.read_text(encoding="utf-8") for file in (HERE / "agent").rglob("*.py")]
+    exceptions = re.findall(r"# noqa: .*\bS\d+.*", "\n".join(source))
+
+    assert re.search(r'^select = \[.*"S",', project, re.MULTILINE)
+    assert [rules for rules in lists if re.search(r'"S\d*"', rules)] == []
+    assert exceptions
+    assert [line for line in exceptions if not re.search(r"S\d+ - \w+ \w+", line)] == []

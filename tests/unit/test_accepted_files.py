@@ -148,12 +148,17 @@ def test_the_most_backends_with_every_key_given_are_accepted() -> None:
         (
             "listen: 0.0.0.0:8443\nbackends: []\n",
             "backends.yaml:1:9: listen: 0.0.0.0:8443 can be reached from other machines; "
-            "listen on 127.0.0.1 and [::1] unless that is wanted",
+            "listen on 127.0.0.1 and [::1], or write listen_beyond_loopback: true",
         ),
         (
             'listen: ["127.0.0.1:8443", "[2001:db8::1]:8443"]\nbackends: []\n',
             "backends.yaml:1:28: listen[1]: [2001:db8::1]:8443 can be reached from other machines; "
-            "listen on 127.0.0.1 and [::1] unless that is wanted",
+            "listen on 127.0.0.1 and [::1], or write listen_beyond_loopback: true",
+        ),
+        (
+            "listen_beyond_loopback: false\nlisten: 0.0.0.0:8443\nbackends: []\n",
+            "backends.yaml:2:9: listen: 0.0.0.0:8443 can be reached from other machines; "
+            "listen on 127.0.0.1 and [::1], or write listen_beyond_loopback: true",
         ),
         (
             "proxy: {connect_timeout: 5s}\nbackends: []\n",
@@ -172,6 +177,7 @@ def test_unwise_value_is_accepted_with_a_warning(text: str, warning: str) -> Non
         "proxy: {idle_timeout: 60s}\nbackends: []\n",
         "proxy: {connect_timeout: 4999ms}\nbackends: []\n",
         'listen: ["127.0.0.1:8443", "127.0.0.2:8443", "[::1]:8443"]\nbackends: []\n',
+        "listen: 0.0.0.0:8443\nlisten_beyond_loopback: true\nbackends: []\n",
     ],
 )
 def test_wise_value_has_no_warning(text: str) -> None:

@@ -24,8 +24,8 @@ A_DURATION = "write a duration such as 500ms, 2s or 10m"
 A_FILE = 'write the key "backends:" with the list of apiservers below it'
 A_PORT = "is not a port; it is a number from 1 to 65535"
 TOP_KEYS = (
-    "known keys: backends, balance, error_log_level, health_check, listen, proxy, "
-    "worker_connections, workers"
+    "known keys: backends, balance, error_log_level, health_check, listen, "
+    "listen_beyond_loopback, proxy, worker_connections, workers"
 )
 
 
@@ -187,6 +187,8 @@ SETTINGS = {
     "use a whole number without quotes, or auto",
     "workers: 0": "10: workers: 0 is out of range; it is at least 1",
     "workers: 65": "10: workers: 65 is out of range; it is at most 64",
+    'listen_beyond_loopback: "true"': '25: listen_beyond_loopback: "true" does not fit here; '
+    "write true or false without quotes",
     "workers: 1.5": "10: workers: 1.5 does not fit here; write a whole number",
     "worker_connections: 1k": "21: worker_connections: 1k does not fit here; write a whole number",
     "error_log_level: warning": "18: error_log_level: warning does not fit here; "

@@ -22,6 +22,7 @@ WORDS = {"$schema", "$comment", "title", "description", "definitions"}
 
 WHOLE: dict[str, Any] = {
     "listen": ["127.0.0.1:8443", "[::1]:8443"],
+    "listen_beyond_loopback": False,
     "balance": {"method": "hash", "salt": "rack-1", "shuffle": False},
     "backends": [
         "192.0.2.1:6443",

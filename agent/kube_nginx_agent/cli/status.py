@@ -79,7 +79,9 @@ def _nginx(content: dict[str, Any]) -> str:
 def _generation(content: dict[str, Any]) -> str:
     if content["generation"] is None:
         return f"none is live, {content['wanted_generation'] or 'none'} is wanted"
-    text = f"{content['generation']}, live for {_ago(time.time() - content['live_since'])}"
+    since = content["live_since"]
+    lasted = "" if since is None else f" for {_ago(time.time() - since)}"
+    text = f"{content['generation']}, live{lasted}"
     if content["wanted_generation"] not in (None, content["generation"]):
         text += f" ({content['wanted_generation']} is wanted)"
     return text

@@ -93,7 +93,9 @@ class _Reader:
         backends = self._backends(top.get("backends", []))
         config = Config(
             backends=tuple(backends.values()),
-            listen=self._listen(top.get("listen", [])),
+            listen=self._listen(
+                top.get("listen", []), may_leave=top.get("listen_beyond_loopback", False)
+            ),
             balance=self._balance(top.get("balance", {})),
             proxy=self._proxy(top.get("proxy", {})),
             health_check=self._health_check(top.get("health_check", {})),
@@ -113,7 +115,8 @@ class _Reader:
     def _is_whole(self, key: str) -> bool:
         return not any(path[:1] in ((), (key,)) for path in self.misfits)
 
-    def _listen(self, value: Any) -> tuple[SocketAddress, ...]:
+    def _listen(self, value: Any, *, may_leave: bool) -> tuple[SocketAddress, ...]:
+        """Return the addresses; ``may_leave``: they need not be loopback, as the file says."""
         paths: dict[Path, str] = {("listen",): value}
         if isinstance(value, list):
             paths = {("listen", index): text for index, text in enumerate(value)}
@@ -124,11 +127,11 @@ class _Reader:
             address = parse_address(text)
             if address in found:
                 self._refuse(path, f"{address} stands twice", "remove one")
-            if not address.ip.is_loopback:
+            if not address.ip.is_loopback and not may_leave:
                 self._warn(
                     path,
                     f"{address} can be reached from other machines",
-                    "listen on 127.0.0.1 and [::1] unless that is wanted",
+                    "listen on 127.0.0.1 and [::1], or write listen_beyond_loopback: true",
                 )
             found.setdefault(address, path)
         self._check_overlaps(found)

@@ -180,7 +180,9 @@ def _use(pid: int, worker_connections: int) -> Use:
 
 def _files_limit(pid: int) -> int:
     """Return the soft RLIMIT_NOFILE (proc(5), /proc/PID/limits); 0 when it can't be told."""
-    found = re.search(r"^Max open files\s+(\d+)", read_proc(f"/proc/{pid}/limits"), re.MULTILINE)
+    found = re.search(
+        r"^Max open files\s+([0-9]{1,20})", read_proc(f"/proc/{pid}/limits"), re.MULTILINE
+    )
     return int(found[1]) if found else 0
 
 

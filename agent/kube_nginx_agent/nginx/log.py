@@ -16,9 +16,11 @@ from typing import Callable
 
 from kube_nginx_agent.node.files import FileError, remove
 
-_MAX_MESSAGE = 8192  # bytes; nginx's own limit is 2048 (NGX_MAX_ERROR_STR)
+LONGEST = 2560
+"""Bytes of a message; nginx's own limit is 2048 (NGX_MAX_ERROR_STR) and a header. A worker that was
+taken over could send more: what reads it takes time by the square of its length."""
 _KEPT = 200
-_FORM = re.compile(r"\[(?P<level>[a-z]+)\] (?P<pid>\d{1,10})#\d+: (?P<text>.*)", re.DOTALL)
+_FORM = re.compile(r"\[(?P<level>[a-z]+)\] (?P<pid>[0-9]{1,10})#[0-9]+: (?P<text>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class LogReader:
 
     def _receive(self, bound: socket.socket) -> None:
         while True:
-            datagram = bound.recv(_MAX_MESSAGE)
+            datagram = bound.recv(LONGEST)
             if not datagram and bound is not self._socket:
                 bound.close()
                 return

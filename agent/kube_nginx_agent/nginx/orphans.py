@@ -14,7 +14,7 @@ from kube_nginx_agent.nginx.process import (
     runs,
     signal_if_there,
 )
-from kube_nginx_agent.node.files import read_proc
+from kube_nginx_agent.node.files import number_of, read_proc
 from kube_nginx_agent.node.waiting import wait_until
 
 _ACCEPTING = "00010000"  # proc(5), /proc/net/unix: the flag __SO_ACCEPTCON of a listening socket
@@ -53,10 +53,13 @@ def retire_orphans(generation_socket: Path, binary: Path) -> list[Process]:
 
 
 def _listening_inodes(path: Path) -> set[int]:
-    """Return the inodes of the listening unix sockets of that name; others' names may be bytes."""
+    """Return the inodes of the listening unix sockets of that name.
+
+    Others' names may be any bytes, and so look like a line of their own.
+    """
     found = set()
     for line in read_proc("/proc/self/net/unix").split("\n")[1:]:
         words = line.split(maxsplit=7)
         if len(words) == 8 and words[7] == str(path) and words[3] == _ACCEPTING:
-            found.add(int(words[6]))
-    return found
+            found.add(number_of(words[6]))
+    return {inode for inode in found if inode is not None}

@@ -8,6 +8,7 @@ import os
 import pwd
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Container, Iterable
 
@@ -147,9 +148,10 @@ def _listeners() -> list[tuple[IPAddress, int, int, int]]:
     for table in ("tcp", "tcp6"):
         for line in read_proc(f"/proc/self/net/{table}").splitlines()[1:]:
             fields = line.split()
-            if fields[3] == _LISTEN:
-                host, port = fields[1].split(":")
-                found.append((_address(host), int(port, 16), int(fields[7]), int(fields[9])))
+            if fields[3:4] == [_LISTEN]:
+                with suppress(ValueError, IndexError):  # nothing that we know how to read
+                    host, port = fields[1].split(":")
+                    found.append((_address(host), int(port, 16), int(fields[7]), int(fields[9])))
     return found
 
 

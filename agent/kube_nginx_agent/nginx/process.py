@@ -16,14 +16,21 @@ from typing import Iterator
 
 import psutil
 
-from kube_nginx_agent.node.files import is_there, link_target, open_files_of, read_proc, read_text
+from kube_nginx_agent.node.files import (
+    is_there,
+    link_target,
+    number_of,
+    open_files_of,
+    read_proc,
+    read_text,
+)
 
 # The titles: nginx's src/os/unix/ngx_process_cycle.c.
 _MASTER_TITLE = "nginx: master process"
 _WORKER_TITLE = "nginx: worker process"
 _RETIRING_TITLE = "is shutting down"
-# proc_pid_stat(5): fields 3 and 22, counted from the end of the command name, field 2.
-_STATE_FIELD, _START_TIME_FIELD = 0, 19
+# proc_pid_stat(5): fields 3, 4 and 22, counted from the end of the command name, field 2.
+_STATE_FIELD, _PARENT_FIELD, _START_TIME_FIELD = 0, 1, 19
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ def identify(pid: int) -> Process | None:
     fields = _stat(pid)
     if not fields or fields[_STATE_FIELD] in ("Z", "X"):
         return None
-    return Process(pid, int(fields[_START_TIME_FIELD]))
+    start_time = number_of(fields[_START_TIME_FIELD])
+    return None if start_time is None else Process(pid, start_time)
 
 
 def is_alive(process: Process) -> bool:
@@ -179,7 +187,7 @@ def turns_of(process: Process) -> int:
     for line in read_proc(f"/proc/{process.pid}/status").splitlines():
         name, _, value = line.partition(":")
         if name == "voluntary_ctxt_switches":
-            return int(value)
+            return number_of(value.strip()) or 0
     return 0
 
 
@@ -195,7 +203,7 @@ def _accepts(title: str) -> bool:
 def parent_of(pid: int) -> int | None:
     """Return the pid of the parent, or None when the process has ended."""
     fields = _stat(pid)
-    return int(fields[1]) if fields else None
+    return number_of(fields[_PARENT_FIELD]) if fields else None
 
 
 def processes_holding(inodes: set[int]) -> Iterator[int]:
@@ -219,7 +227,8 @@ def _children(pid: int) -> list[int]:
     """Return the pids of the children; without CONFIG_PROC_CHILDREN the slow way."""
     file = Path(f"/proc/{pid}/task/{pid}/children")
     if is_there(file):
-        return [int(child) for child in read_proc(file).split()]
+        found = map(number_of, read_proc(file).split())
+        return [child for child in found if child is not None]
     try:
         return [child.pid for child in psutil.Process(pid).children()]
     except psutil.Error:
@@ -228,7 +237,8 @@ def _children(pid: int) -> list[int]:
 
 def _stat(pid: int) -> list[str]:
     # The command name is in brackets and may hold brackets and spaces itself.
-    return read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    fields = read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields if len(fields) > _START_TIME_FIELD else []
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _run(command: Sequence[str], timeout: float, name: str) -> tuple[Outcome, in
     except OSError as error:
         raise AgentError(f"it can't be run: {error.strerror}", where=name) from error
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - nginx and its like, from arguments of ours, never a shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -20,6 +20,8 @@ from kube_nginx_agent.errors import AgentError
 
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 
+_MOST_DIGITS = 20
+"""Of the largest number of 64 bits."""
 _SPARE_BYTES = 16 * 1024
 """A config with 64 backends has 9 KB."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -51,6 +53,8 @@ def status_of(path: Path) -> os.stat_result | None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise FileError(path, "it can't be looked at", error) from error
+    except ValueError:
+        return None  # no name has a null byte
 
 
 def is_there(path: Path) -> bool:
@@ -144,6 +148,14 @@ def read_proc(path: Path | str) -> str:
             return os.fsdecode(file.read())
     except OSError:
         return ""
+
+
+def number_of(text: str) -> int | None:
+    """Return the number that stands there as the kernel prints one; None if it is something else.
+
+    Names that strangers choose stand in the same lines, and int() refuses more than 4,300 digits.
+    """
+    return int(text) if len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit() else None
 
 
 def names_in(folder: Path | str) -> list[str]:

@@ -67,7 +67,9 @@ def words_of_holder(file: Path) -> list[str]:
     """
     words = (read_text(file) or "").split()
     locks = (line.split() for line in read_proc("/proc/locks").splitlines())
-    holders = {lock[4] for lock in locks if lock[1:2] == ["FLOCK"] and lock[3] == "WRITE"}
+    holders = {
+        "".join(lock[4:5]) for lock in locks if lock[1:2] == ["FLOCK"] and lock[3:4] == ["WRITE"]
+    }
     return words if words and words[0] in holders else []
 
 

@@ -16,6 +16,7 @@ from kube_nginx_agent.nginx.process import Process, is_alive
 from kube_nginx_agent.node.files import FileError, is_there, read_bytes, remove, replace_file
 from kube_nginx_agent.node.lock import words_of_holder
 from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.report.report_form import LONGEST, parse_report
 
 
 class Verdict(IntEnum):
@@ -135,19 +136,18 @@ def read_status(paths: Paths) -> dict[str, Any]:
     Raise NotRunningError when it has ended, AgentError when that can't be told.
     """
     try:
-        content = json.loads(read_bytes(paths.status))
-        process = Process(int(content["pid"]), int(content["start_time"]))
+        content = parse_report(read_bytes(paths.status, longest=LONGEST))
     except FileError as error:
         if error.errno == errno.ENOENT:
             raise _no_report(paths) from error
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         hint = "it is written anew within 10 s"
         raise AgentError("it is not a status", where=str(paths.status), hint=hint) from error
-    if not is_alive(process):
-        age = max(time.time() - float(content["updated_at"]), 0.0)
+    if not is_alive(Process(content["pid"], content["start_time"])):
+        age = max(time.time() - content["updated_at"], 0.0)
         raise NotRunningError(paths, f"it last reported {age:.0f} s ago, and has ended since")
-    return dict(content)
+    return content
 
 
 def running_agent(paths: Paths) -> Process:

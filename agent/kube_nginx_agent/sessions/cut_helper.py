@@ -92,7 +92,8 @@ def _nginx_pids() -> list[int]:
 def _cgroup(pid: int) -> str:
     """Return where systemd has put the process: version 2, or the named hierarchy (cgroups(7))."""
     for line in read_proc(f"/proc/{pid}/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if controllers == "name=systemd" or (controllers == "" and path != "/"):
             return path
     return ""
