@@ -16,15 +16,12 @@ from system.roots import get_root
 
 # What one release's lintian says and the other's has no word for, so that no override fits both.
 _EXPLAINED = (
-    # Debian's nodes boot with systemd; `kube-nginx-agent run --standalone` runs under anything else.
+    # Debian's nodes boot with systemd; elsewhere there is `kube-nginx-agent run --standalone`.
     "package-supports-alternative-init-but-no-init.d-script",
     # That of Debian 12 knows 4.6.2; Debian 13's calls that out of date.
     "newer-standards-version",
 )
-_LINTIAN = (
-    *("lintian", "--fail-on=none", "--allow-root", "--pedantic", "--display-info"),
-    f"--suppress-tags={','.join(_EXPLAINED)}",
-)
+_LINTIAN = ("lintian", "--fail-on=none", "--allow-root", "--pedantic", "--display-info")
 
 
 def test_lintian_has_no_complaint(release: str) -> None:
@@ -34,7 +31,8 @@ def test_lintian_has_no_complaint(release: str) -> None:
 
         found = machine.run(*_LINTIAN, f"/srv/debs/{changes}")
 
-    assert found.stdout == ""
+    said = found.stdout.splitlines()
+    assert [line for line in said if not any(tag in line for tag in _EXPLAINED)] == []
 
 
 def test_rpmlint_has_no_complaint() -> None:

@@ -11,18 +11,18 @@ from system.machine import Machine
 from system.packages import HERE
 
 # A package whose configuration fails, and says why on standard output, as most do.
-_BREAK_IPROUTE2 = """
+_BREAK_HAPROXY = """
 rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
-for name in bash-completion iproute2 mmdebstrap nftables systemd-container; do
+for name in haproxy nftables; do
     mkdir -p /tmp/$name/DEBIAN
     printf 'Package: %s\\nVersion: 999\\nArchitecture: all\\nMaintainer: x <x@x.invalid>\\n' $name \
         >/tmp/$name/DEBIAN/control
     echo "Description: a stand-in" >>/tmp/$name/DEBIAN/control
 done
-printf '#!/bin/sh\\necho the disk is on fire\\nexit 1\\n' >/tmp/mmdebstrap/DEBIAN/postinst
-chmod 755 /tmp/mmdebstrap/DEBIAN/postinst
+printf '#!/bin/sh\\necho the disk is on fire\\nexit 1\\n' >/tmp/haproxy/DEBIAN/postinst
+chmod 755 /tmp/haproxy/DEBIAN/postinst
 mkdir /srv/local
-for name in bash-completion iproute2 mmdebstrap nftables systemd-container; do
+for name in haproxy nftables; do
     dpkg-deb --build /tmp/$name /srv/local >/dev/null
 done
 cd /srv/local
@@ -44,9 +44,9 @@ def machine(root: Path) -> Iterator[Machine]:
 
 
 def test_what_apt_said_is_shown_when_it_fails(machine: Machine) -> None:
-    machine.shell(_BREAK_IPROUTE2)
+    machine.shell(_BREAK_HAPROXY)
 
-    done = machine.run("/srv/packaging/setup", "system", check=False)
+    done = machine.run("/srv/packaging/setup", "bench", check=False)
 
     assert done.returncode == 1
     assert "the disk is on fire" in done.stderr
@@ -56,7 +56,7 @@ def test_what_apt_said_is_shown_when_it_fails(machine: Machine) -> None:
 def test_unknown_package_is_named(machine: Machine) -> None:
     machine.shell("rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*; apt-get -qq update")
 
-    done = machine.run("/srv/packaging/setup", "system", check=False)
+    done = machine.run("/srv/packaging/setup", "bench", check=False)
 
     assert done.returncode == 1
-    assert "Unable to locate package mmdebstrap" in done.stderr
+    assert "Unable to locate package haproxy" in done.stderr
