@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Dict, Iterator, Tuple
 
 import pytest
 
@@ -74,18 +74,25 @@ def signed_repository(*folders: Path) -> Iterator[Path]:
     The packages of each folder are published one after the other.
     """
     with tempfile.TemporaryDirectory(prefix="repository-") as folder:
-        keyring, repository = Path(folder, "gnupg"), Path(folder, "apt")
-        keyring.mkdir(mode=0o700)
-        environment = {**os.environ, "GNUPGHOME": str(keyring)}
+        repository = Path(folder, "apt")
+        with signing_key() as (key, environment):
+            build = HERE / "packaging/apt/build"
+            for debs in folders:
+                _run(str(build), key, str(debs), str(repository), environment=environment)
+        yield repository
+
+
+@contextmanager
+def signing_key() -> Iterator[Tuple[str, Dict[str, str]]]:
+    """Make a key; yield its name, and the environment in which gpg knows it."""
+    with tempfile.TemporaryDirectory(prefix="gnupg-") as keyring:
+        environment = {**os.environ, "GNUPGHOME": keyring}
         make_key = ["--passphrase", "", "--quick-generate-key", _KEY, "ed25519", "sign", "never"]
         try:
             subprocess.run(["gpg", "--batch", "--quiet", *make_key], check=True, env=environment)
-            build = HERE / "packaging/apt/build"
-            for debs in folders:
-                _run(str(build), _KEY, str(debs), str(repository), environment=environment)
+            yield _KEY, environment
         finally:
             subprocess.run(["gpgconf", "--kill", "all"], check=False, env=environment)
-        yield repository
 
 
 def _build_old(kind: str) -> Path:
