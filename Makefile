@@ -53,9 +53,9 @@ soak: $(VENV) ## 3,000 swaps of a ConfigMap: none missed, nothing left behind
 	@$(VENV)/bin/python -m pytest -q -m soak tests/component
 
 .PHONY: deb
-deb: ## build the Debian package, into dist/
-	@packaging/setup package
-	@packaging/deb/build
+deb: ## build the Debian package, into dist/ (ARCH=arm64: for that architecture)
+	@packaging/setup package $(if $(filter-out $(shell dpkg --print-architecture),$(ARCH)),cross-$(ARCH))
+	@ARCH="$(ARCH)" packaging/deb/build
 
 .PHONY: rpm
 rpm: ## build the rpm for EL 9, EL 10 and Fedora, into dist/

@@ -2,7 +2,7 @@
 
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What our rpm carries for the systems that lack it. It comes last, so that the system's own goes
 # first, and nobody has it but our commands. Elsewhere there is no such folder.

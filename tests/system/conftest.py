@@ -12,7 +12,7 @@ import pytest
 from system.machine import Machine
 from system.network import Fleet
 from system.node import Node
-from system.packages import build_debs, build_newer_debs, signed_repository
+from system.packages import build_debs, build_newer_debs, build_old_debs, signed_repository
 from system.roots import RELEASES, cache_folder, get_root
 
 _HERE = Path(__file__).parent
@@ -53,6 +53,13 @@ def repository() -> Iterator[Path]:
 def newer_repository() -> Iterator[Path]:
     """A later version of it, with another nginx binary."""
     with signed_repository(build_newer_debs()) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def history() -> Iterator[Path]:
+    """A repository in which three versions were published, one after the other."""
+    with signed_repository(build_old_debs(), build_debs(), build_newer_debs()) as folder:
         yield folder
 
 

@@ -55,8 +55,17 @@ class Node:
         done = self.run("apt-get", "-y", "-qq", *arguments, environment=_APT)
         return done.stdout + done.stderr
 
+    def use_repository(self, folder: str) -> None:
+        """Have apt know one repository, and no other."""
+        self.run("sh", "-euc", _USE_REPOSITORY, "sh", folder)
+
+    def version(self) -> str:
+        """Return the version that is installed, as dpkg has it."""
+        form = "${db:Status-Status} ${Version}"
+        return self.output("dpkg-query", "--show", f"--showformat={form}", "kube-nginx-agent")
+
     def _install_from(self, repository: str, *options: str) -> str:
-        self.run("sh", "-euc", _USE_REPOSITORY, "sh", repository)
+        self.use_repository(repository)
         return self.apt(*options, "install", "kube-nginx-agent")
 
     def configure(self, backends_yaml: str) -> None:

@@ -10,14 +10,20 @@ import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Dict, Iterator, Tuple
+
+import pytest
 
 HERE = Path(__file__).resolve().parents[2]
 
 NEWER_VERSION = "99.0"
 """The version of the upgrade; its nginx differs in the words of ``nginx -V``."""
 
-_KEPT = 8
+OLD_VERSION = "0.1.0-1"
+"""The last version whose backends.yaml dpkg and rpm knew as a file of the package."""
+
+_OLD_COMMIT = "7a0ecfc"
+_KEPT = 16
 _KEY = "system tests <system-tests@packages.invalid>"
 
 
@@ -43,6 +49,16 @@ def build_newer_debs() -> Path:
         return _build("deb", tree)
 
 
+def build_old_debs() -> Path:
+    """Return a folder with the packages of OLD_VERSION, as they were built then."""
+    return _build_old("deb")
+
+
+def build_old_rpms() -> Path:
+    """Return a folder with the rpms of OLD_VERSION."""
+    return _build_old("rpm")
+
+
 def build_rpms(carried: str = "") -> Path:
     """Return a folder with the rpms of this tree, built with Debian's rpmbuild.
 
@@ -52,20 +68,42 @@ def build_rpms(carried: str = "") -> Path:
 
 
 @contextmanager
-def signed_repository(debs: Path) -> Iterator[Path]:
-    """Make an apt repository of the packages, signed with a key that exists for this only."""
+def signed_repository(*folders: Path) -> Iterator[Path]:
+    """Make an apt repository, signed with a key that exists for this only.
+
+    The packages of each folder are published one after the other.
+    """
     with tempfile.TemporaryDirectory(prefix="repository-") as folder:
-        keyring, repository = Path(folder, "gnupg"), Path(folder, "apt")
-        keyring.mkdir(mode=0o700)
-        environment = {**os.environ, "GNUPGHOME": str(keyring)}
+        repository = Path(folder, "apt")
+        with signing_key() as (key, environment):
+            build = HERE / "packaging/apt/build"
+            for debs in folders:
+                _run(str(build), key, str(debs), str(repository), environment=environment)
+        yield repository
+
+
+@contextmanager
+def signing_key() -> Iterator[Tuple[str, Dict[str, str]]]:
+    """Make a key; yield its name, and the environment in which gpg knows it."""
+    with tempfile.TemporaryDirectory(prefix="gnupg-") as keyring:
+        environment = {**os.environ, "GNUPGHOME": keyring}
         make_key = ["--passphrase", "", "--quick-generate-key", _KEY, "ed25519", "sign", "never"]
         try:
             subprocess.run(["gpg", "--batch", "--quiet", *make_key], check=True, env=environment)
-            build = HERE / "packaging/apt/build"
-            _run(str(build), _KEY, str(debs), str(repository), environment=environment)
+            yield _KEY, environment
         finally:
             subprocess.run(["gpgconf", "--kill", "all"], check=False, env=environment)
-        yield repository
+
+
+def _build_old(kind: str) -> Path:
+    with tempfile.TemporaryDirectory() as folder:
+        archive, tree = Path(folder, "tree.tar"), Path(folder, "tree")
+        tree.mkdir()
+        if not (HERE / ".git").exists():
+            pytest.skip(f"{OLD_VERSION} is built from git's history, and this tree has none")
+        _run("git", "-C", str(HERE), "archive", f"--output={archive}", _OLD_COMMIT)
+        _run("tar", "--extract", f"--file={archive}", f"--directory={tree}")
+        return _build(kind, tree)
 
 
 def _build(kind: str, tree: Path, carried: str = "") -> Path:
@@ -78,7 +116,9 @@ def _build(kind: str, tree: Path, carried: str = "") -> Path:
         if not built.exists():
             _forget_all_but_the_latest(folder)
             with tempfile.TemporaryDirectory(dir=folder) as part:
-                environment = {**os.environ, "CARRY": carried}
+                # The unit tests have a run of their own.
+                skipped = {"DEB_BUILD_OPTIONS": "nocheck", "RPM_NOCHECK": "1"}
+                environment = {**os.environ, **skipped, "CARRY": carried}
                 _run(str(tree / "packaging" / kind / "build"), part, environment=environment)
                 shutil.copytree(part, built)
         built.touch()

@@ -23,8 +23,7 @@ def test_broken_file_at_install(machine: Machine) -> None:
     machine.shell("mkdir /etc/kube-nginx")
     node.configure(BROKEN)
 
-    # dpkg asks about a conffile that is there already; tools that install unattended say this.
-    node.install("--option=Dpkg::Options::=--force-confold")
+    node.install()
 
     assert machine.unit("kube-nginx")["ActiveState"] == "active"
     _assert_says_why(node)

@@ -14,15 +14,25 @@ from system.node import Node
 from system.packages import HERE, build_debs, build_rpms
 from system.roots import get_root
 
+# What one release's lintian says and the other's has no word for, so that no override fits both.
+_EXPLAINED = (
+    # Debian's nodes boot with systemd; elsewhere there is `kube-nginx-agent run --standalone`.
+    "package-supports-alternative-init-but-no-init.d-script",
+    # That of Debian 12 knows 4.6.2; Debian 13's calls that out of date.
+    "newer-standards-version",
+)
+_LINTIAN = ("lintian", "--fail-on=none", "--allow-root", "--pedantic", "--display-info")
+
 
 def test_lintian_has_no_complaint(release: str) -> None:
     debs = build_debs()
     with Machine(get_root(release, "lintian"), "lintian", {debs: "/srv/debs"}) as machine:
         changes = next(debs.glob("*.changes")).name
 
-        found = machine.run("lintian", "--fail-on=none", "--allow-root", f"/srv/debs/{changes}")
+        found = machine.run(*_LINTIAN, f"/srv/debs/{changes}")
 
-    assert found.stdout == ""
+    said = found.stdout.splitlines()
+    assert [line for line in said if not any(tag in line for tag in _EXPLAINED)] == []
 
 
 def test_rpmlint_has_no_complaint() -> None:
@@ -63,9 +73,9 @@ def test_package_that_was_changed_on_the_way_is_not_installed(
 ) -> None:
     changed = tmp_path / "apt"
     shutil.copytree(repository, changed)
-    for packages in changed.glob("dists/stable/main/binary-*/Packages"):
-        packages.write_text(packages.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-        packages.with_suffix(".gz").unlink()
+    for index in changed.glob("dists/stable/main/binary-*/**/*"):
+        if index.is_file():
+            index.write_bytes(index.read_bytes() + b"\n")
 
     with Machine(root, "tampered", {changed: "/srv/apt"}) as machine:
         with pytest.raises(CommandError):

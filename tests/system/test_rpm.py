@@ -9,12 +9,12 @@ import pytest
 from system.machine import Machine
 from system.network import Fleet
 from system.node import Node
-from system.packages import build_rpms
+from system.packages import build_old_rpms, build_rpms
 from system.roots import cache_folder, get_root
 
 # Debian's rpm wants a database of its own, and Fedora's systemd reloads by a trigger.
 _INSTALL = """
-rpm --install --nodeps /srv/rpms/kube-nginx-agent-*.$(uname -m).rpm
+rpm --install --nodeps /srv/rpms/kube-nginx-agent-[0-9]*.$(uname -m).rpm
 systemctl daemon-reload
 systemctl enable --quiet --now kube-nginx kube-nginx-cut.socket kube-nginx-agent
 """
@@ -24,7 +24,8 @@ _LOCAL = "/usr/local/lib/python3.11/dist-packages"
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(get_root("bookworm", "rpm"), "rpm", {build_rpms(): "/srv/rpms"}) as machine:
+    binds = {build_rpms(): "/srv/rpms", build_old_rpms(): "/srv/old"}
+    with Machine(get_root("bookworm", "rpm"), "rpm", binds) as machine:
         yield machine
 
 
@@ -41,9 +42,76 @@ def test_edited_list_survives_a_reinstall(machine: Machine, fleet: Fleet) -> Non
     machine.shell(_INSTALL)
     Node(machine).configure_and_wait(fleet.backends_yaml())
 
-    machine.shell("rpm --reinstall --nodeps /srv/rpms/kube-nginx-agent-*.$(uname -m).rpm")
+    machine.shell("rpm --reinstall --nodeps /srv/rpms/kube-nginx-agent-[0-9]*.$(uname -m).rpm")
 
     Node(machine).wait_for_answer()
+
+
+_UPGRADE = "rpm --upgrade --nodeps /srv/rpms/kube-nginx-agent-[0-9]*.$(uname -m).rpm"
+_LIST = "/etc/kube-nginx/backends.yaml"
+
+
+def _state(machine: Machine) -> str:
+    return machine.shell(f"cat {_LIST}; stat --format='%a %U %G %y' {_LIST}")
+
+
+def _write(machine: Machine, text: str) -> str:
+    machine.shell("mkdir -p /etc/kube-nginx")
+    machine.write(_LIST, text)
+    machine.shell(f"chmod 640 {_LIST}; chgrp adm {_LIST}")
+    return _state(machine)
+
+
+def test_list_that_was_there_first_is_taken_as_it_is(machine: Machine, fleet: Fleet) -> None:
+    before = _write(machine, fleet.backends_yaml())
+
+    machine.shell(_INSTALL)
+
+    assert _state(machine) == before
+    assert machine.output("ls", "-A", "/etc/kube-nginx") == "backends.yaml"
+
+
+@pytest.mark.parametrize("edited", [True, False], ids=["edited", "as it came"])
+def test_list_survives_the_upgrade_from_the_version_that_shipped_it(
+    machine: Machine, fleet: Fleet, edited: bool
+) -> None:
+    machine.shell(_INSTALL.replace("/srv/rpms", "/srv/old"))
+    before = _write(machine, fleet.backends_yaml()) if edited else _state(machine)
+
+    machine.shell(_UPGRADE)
+
+    assert _state(machine) == before
+    assert machine.output("ls", "-A", "/etc/kube-nginx") == "backends.yaml"
+
+
+def test_fresh_list_is_the_empty_one(machine: Machine) -> None:
+    machine.shell(_INSTALL)
+
+    assert _state(machine).split("\n")[-1].startswith("644 root root ")
+    machine.shell(f"cmp {_LIST} /usr/share/kube-nginx-agent/backends.yaml")
+
+
+def test_deleted_list_is_not_replaced_by_an_empty_one(machine: Machine, fleet: Fleet) -> None:
+    machine.shell(_INSTALL)
+    Node(machine).configure_and_wait(fleet.backends_yaml())
+
+    machine.shell(f"rm {_LIST}; rpm --reinstall --nodeps /srv/rpms/kube-nginx-agent-[0-9]*.rpm")
+
+    assert not machine.succeeds("test", "-e", _LIST)
+    Node(machine).wait_for_answer()
+
+
+def test_erase_keeps_an_edited_list_and_nothing_of_the_state(
+    machine: Machine, fleet: Fleet
+) -> None:
+    machine.shell(_INSTALL)
+    Node(machine).configure_and_wait(fleet.backends_yaml())
+
+    machine.shell("rpm --erase kube-nginx-agent; systemctl daemon-reload")
+
+    kept = machine.output("sh", "-c", "cat /etc/kube-nginx/backends.yaml*")
+    assert kept == fleet.backends_yaml().strip()
+    assert not machine.succeeds("test", "-e", "/var/lib/kube-nginx")
 
 
 @pytest.fixture(params=["sdnotify", "watchdog"])
