@@ -227,6 +227,15 @@ def make_folder(path: Path, mode: int = 0o755) -> None:
         raise FileError(path, "the folder can't be made", error) from error
 
 
+def set_mode(path: Path, mode: int) -> None:
+    """Give the file or folder this mode, unless it has it. Raise FileError."""
+    try:
+        if stat.S_IMODE(os.stat(path).st_mode) != mode:
+            os.chmod(path, mode)
+    except OSError as error:
+        raise FileError(path, "its mode can't be set", error) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Have the disk know the names in ``folder``. Raise FileError."""
     try:
@@ -241,7 +250,10 @@ def sync_folder(folder: Path) -> None:
 
 def _write(path: Path, text: str, mode: int, *, within: bool = False) -> None:
     """Write and sync; ``within`` the blocks that the file has already, as far as they reach."""
-    with open(path, "r+" if within else "w", encoding="utf-8") as file:
+    # Never through a link: nginx, once taken over, may have put one into the run folder.
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_RDWR if within else os.O_WRONLY | os.O_CREAT)
+    descriptor = os.open(path, flags | (0 if within else os.O_TRUNC), mode)
+    with open(descriptor, "r+" if within else "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
         file.write(text)
         file.flush()
