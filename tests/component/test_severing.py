@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -233,14 +234,15 @@ def test_helper_ends_the_session_that_it_is_given(apis: list[SocketAddress]) -> 
 
 
 @needs_rights
+@pytest.mark.parametrize("unit", ["/kube-nginx.service", "/system.slice/kube-nginx.service"])
 def test_helper_ends_nothing_outside_nginx_s_unit(
-    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
     with session_to(apis[0]) as client, session_to(apis[0]) as stranger:
         cgroups = {
             os.getpid(): "/system.slice/kube-nginx-cut.service",
-            client.pid: "/system.slice/kube-nginx.service",
-            stranger.pid: "/system.slice/kube-nginx.service.d/other.service",
+            client.pid: unit,
+            stranger.pid: f"{unit}.d/other.service",
         }
         monkeypatch.setattr(cut_helper, "_cgroup", lambda pid: cgroups.get(pid, "/"))
         (session,) = sessions_of(client, apis[0])
@@ -264,6 +266,35 @@ def test_helper_needs_no_more_of_proc_than_its_unit_shows() -> None:
         env={**os.environ, "PYTHONPATH": str(Path(kube_nginx_agent.__file__).parents[1])},
     )
     assert said.stdout == "False\n"
+
+
+def test_helper_leaves_a_client_that_says_nothing_after_a_second() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        began = time.monotonic()
+        cut_helper.serve(theirs)
+        assert 0.9 < time.monotonic() - began < 3.0
+
+
+def test_helper_leaves_a_client_that_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut_helper, "_CLIENT_WITHIN", 0.5)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def talk() -> None:
+        with suppress(OSError):
+            while True:
+                ours.send(b"nonsense")
+                ours.recv(100)
+
+    with ours:
+        talker = threading.Thread(target=talk, daemon=True)
+        talker.start()
+        began = time.monotonic()
+        with theirs:
+            cut_helper.serve(theirs)
+        assert time.monotonic() - began < 3.0
+        talker.join(5.0)
+        assert not talker.is_alive()
 
 
 def test_helper_does_not_take_nonsense() -> None:
