@@ -129,8 +129,8 @@ def test_helper_ends_sessions_of_nginx_and_no_other_process_of_its_user(
         "python3", "-c", hold,
     )  # fmt: skip
     links = f"readlink /proc/{node.machine.unit(_OTHER)['MainPID']}/fd/*"
-    found = wait_until(lambda: re.search(r"socket:.(\d+)", node.shell(links)), 10, "its session")
-    strangers = found[1]
+    look = re.compile(r"socket:.(\d+)")
+    strangers = wait_until(lambda: look.findall(node.shell(links)), 10, "its session")[-1]
     with node.load(rate=1.0, watches=5) as load:
         load.until(lambda seen: len(seen.lines) > 5, 10, "open watches")
         everybodys = sockets_to(node, address)
@@ -155,3 +155,61 @@ def test_helper_is_the_agents_alone_and_waits_for_nobody_long(node: Node) -> Non
     for who in (_AS_NGINX, ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")):
         refused = node.run(*who, "python3", "-c", _ASK, "192.0.2.1:6443", "1", check=False)
         assert "PermissionError" in refused.stderr
+
+
+def test_nginx_makes_its_socket_again_after_its_folder_was_removed(
+    node: Node, fleet: Fleet
+) -> None:
+    """It lives in mounts of its own, in which the folder has ended with the node's."""
+    node.configure_and_wait(fleet.backends_yaml())
+    before = node.nginx_pid()
+
+    node.run("rm", "-r", "/run/kube-nginx", "/run/kube-nginx-agent")
+
+    socket = ("test", "-S", "/run/kube-nginx/generation.sock")
+    wait_until(lambda: node.machine.succeeds(*socket), 30, "its socket")
+    wait_until(lambda: node.status()["exit_code"] == 0, 15, "the node to be well")
+    one = f"backends: ['{fleet.addresses[0]}']\n"
+    assert node.configure_and_wait(one)["exit_code"] == 0
+    assert node.ask() == "api1"
+    assert node.nginx_pid() == before
+    assert node.output("stat", "--format=%a", "/run/kube-nginx") == "700"
+
+
+def test_agent_finds_a_folder_that_was_made_again_behind_its_back(node: Node) -> None:
+    """Only a new start gives it the mount in which it may write there."""
+    node.shell("rm -r /run/kube-nginx; systemctl restart kube-nginx")
+
+    listening = ("test", "-S", "/run/kube-nginx/log.sock")
+    wait_until(lambda: node.machine.succeeds(*listening), 30, "the agent's socket")
+    wait_until(lambda: node.status()["exit_code"] == 0, 15, "the node to be well")
+
+
+def test_units_have_their_limits(node: Node) -> None:
+    nginx, agent = (node.machine.unit(name) for name in ("kube-nginx", "kube-nginx-agent"))
+    for properties in (nginx, agent):
+        assert properties["LimitCORE"] == "0"
+        assert int(properties["MemoryMax"]) <= 4 << 30
+        assert int(properties["TasksMax"]) <= 4096
+        # A weight counts among neighbours, and kubepods.slice is one only up here.
+        assert properties["ControlGroup"] == f"/{properties['Id']}"
+        assert int(properties["CPUWeight"]) >= 1000
+
+
+def test_worker_that_is_killed_for_memory_takes_no_other_along(node: Node, fleet: Fleet) -> None:
+    node.configure_and_wait(fleet.backends_yaml())
+    before = node.nginx_pid()
+    with node.load(rate=50.0, watches=200) as load:
+        load.until(lambda seen: len(seen.lines) > 200, 15, "open watches")
+        events = "/sys/fs/cgroup/kube-nginx.service/memory.events"
+        least = int(node.output("cat", "/sys/fs/cgroup/kube-nginx.service/memory.current")) * 2 // 3
+        node.run("systemctl", "set-property", "--runtime", "kube-nginx", f"MemoryMax={least}")
+
+        killed = re.compile(r"(?m)^oom_kill [1-9]")
+        wait_until(lambda: killed.search(node.output("cat", events)), 15, "a worker to be killed")
+        node.run("systemctl", "set-property", "--runtime", "kube-nginx", "MemoryMax=4G")
+        load.stop()
+
+    node.wait_for_answer()
+    assert node.nginx_pid() == before
+    assert node.machine.unit("kube-nginx")["NRestarts"] == "0"

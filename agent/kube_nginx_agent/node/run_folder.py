@@ -6,6 +6,7 @@ anybody may read; in that the private one, where the lock is.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -65,15 +66,24 @@ class RunFolder:
     def repair(self) -> list[str]:
         """Put back what is missing, and return the names of what was.
 
-        Raise FolderLostError when that is a folder and it can't be made, AgentError when
-        something in it can't.
+        Raise FolderLostError when that is a folder and it can't be made, or was made again where
+        we can't write it; AgentError when something in it can't be had.
         """
         try:
             repaired = [str(folder) for folder in self._make_missing()]
         except FileError as error:
-            raise FolderLostError(error.what, where=error.where, hint=error.hint) from error
+            raise _lost(error) from error
         if repaired:
             self._close_to_strangers()
+        try:
+            return repaired + self._refill()
+        except FileError as error:
+            # The unit's own mounts: that of the folder has ended with it, and what is there now
+            # lies in a /run that is read-only to us.
+            raise _lost(error) if error.errno == errno.EROFS else error from error
+
+    def _refill(self) -> list[str]:
+        repaired = []
         if not self._lock.is_held():
             self._lock.take(self._holder)
             repaired.append(self._paths.lock.name)
@@ -117,3 +127,7 @@ class RunFolder:
             self._paths.agent_dir: _FOR_ALL,
             self._paths.private_dir: _OURS,
         }
+
+
+def _lost(error: FileError) -> FolderLostError:
+    return FolderLostError(error.what, where=error.where, hint=error.hint)
