@@ -223,9 +223,35 @@ def ask_helper(message: str) -> str:
         return ours.recv(100).decode()
 
 
+_HELPERS = "/system.slice/kube-nginx-cut.service"
+
+
+def put_into(monkeypatch: pytest.MonkeyPatch, cgroups: dict[int, str]) -> None:
+    """Have the helper see these processes in these cgroups of version 2, and all in one of 1."""
+
+    def cgroups_of(pid: int) -> dict[str, str]:
+        return {"name=systemd": "/", "": cgroups.get(pid, "/")}
+
+    monkeypatch.setattr(cut_helper, "_cgroups", cgroups_of)
+
+
+def test_helper_that_is_in_no_unit_ends_nothing(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session_to(apis[0]) as client:
+        put_into(monkeypatch, {client.pid: "/kube-nginx.service"})
+        (session,) = sessions_of(client, apis[0])
+
+        assert "does not run as kube-nginx-cut" in ask_helper(f"{apis[0]} {session.inode}")
+
+
 @needs_rights
-def test_helper_ends_the_session_that_it_is_given(apis: list[SocketAddress]) -> None:
+def test_helper_ends_the_session_that_it_is_given(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with session_to(apis[0]) as client, session_to(apis[0]) as other:
+        unit = "/kube-nginx.service"
+        put_into(monkeypatch, {os.getpid(): _HELPERS, client.pid: unit, other.pid: unit})
         (session,) = sessions_of(client, apis[0])
 
         assert ask_helper(f"{apis[0]} {session.inode}") == "1"
@@ -240,11 +266,11 @@ def test_helper_ends_nothing_outside_nginx_s_unit(
 ) -> None:
     with session_to(apis[0]) as client, session_to(apis[0]) as stranger:
         cgroups = {
-            os.getpid(): "/system.slice/kube-nginx-cut.service",
+            os.getpid(): _HELPERS,
             client.pid: unit,
             stranger.pid: f"{unit}.d/other.service",
         }
-        monkeypatch.setattr(cut_helper, "_cgroup", lambda pid: cgroups.get(pid, "/"))
+        put_into(monkeypatch, cgroups)
         (session,) = sessions_of(client, apis[0])
         (other,) = sessions_of(stranger, apis[0])
 

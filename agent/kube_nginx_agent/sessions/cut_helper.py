@@ -11,6 +11,7 @@ One client is served at a time, and none can keep the next one waiting for long.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -86,27 +87,30 @@ def _answer(message: bytes) -> str:
 
 
 def _nginx_pids() -> list[int]:
-    """Return the processes of our own user in nginx's unit.
+    """Return the processes of our own user in nginx's unit; other users' are closed to us.
 
-    That is beside our slice or, of an nginx that has outlived an upgrade from 0.1, in it. Other
-    users' are closed to us; where we are no unit, all of our own user's are taken.
+    That is beside our slice or, of an nginx that has outlived an upgrade from 0.1, in it. Raise
+    OSError where we are in no unit ourselves: then nobody can be told from nginx.
     """
-    own = _cgroup(os.getpid())
-    pids = [int(name) for name in names_in("/proc") if name.isdecimal()]
-    if not own.endswith(f"/{_OWN_UNIT}"):
-        return pids
+    ours = _cgroups(os.getpid()).items()
+    places = [(name, path) for name, path in ours if path.endswith(f"/{_OWN_UNIT}")]
+    if not places:
+        raise OSError(errno.ENOENT, f"the helper does not run as {_OWN_UNIT}")
+    hierarchy, own = places[0]
     slice_ = own[: -len(f"/{_OWN_UNIT}")]
     units = tuple(f"{place}/{_NGINX_UNIT}/" for place in (slice_.rpartition("/")[0], slice_))
-    return [pid for pid in pids if f"{_cgroup(pid)}/".startswith(units)]
+    pids = (int(name) for name in names_in("/proc") if name.isdecimal())
+    return [pid for pid in pids if f"{_cgroups(pid).get(hierarchy, '')}/".startswith(units)]
 
 
-def _cgroup(pid: int) -> str:
-    """Return where systemd has put the process: version 2, or the named hierarchy (cgroups(7))."""
-    for line in read_proc(f"/proc/{pid}/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "name=systemd" or (controllers == "" and path != "/"):
-            return path
-    return ""
+def _cgroups(pid: int) -> dict[str, str]:
+    """Return where the process is in each hierarchy of cgroups(7), by the hierarchy's name.
+
+    systemd's own is version 2, called "", or "name=systemd", and a host can have both: that of a
+    container's systemd is then not the first one, and in the other all processes are at "/".
+    """
+    lines = [line.split(":", 2) for line in read_proc(f"/proc/{pid}/cgroup").splitlines()]
+    return {name: path for _, name, path in lines if name in ("", "name=systemd")}
 
 
 if __name__ == "__main__":
