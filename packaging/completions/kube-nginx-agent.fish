@@ -15,6 +15,6 @@ $command -n '__fish_seen_subcommand_from run' -l standalone -d 'start nginx itse
 $command -n '__fish_seen_subcommand_from run' -l config -r -F -d 'the list of apiservers'
 $command -n '__fish_seen_subcommand_from run check version' -l nginx -r -F -d 'the nginx program'
 $command -n '__fish_seen_subcommand_from run' -l state-dir -x -a '(__fish_complete_directories)' -d 'keeps the nginx config'
-$command -n '__fish_seen_subcommand_from run check render status reload' -l run-dir -x -a '(__fish_complete_directories)' -d 'holds the pid file, the sockets and the status'
+$command -n '__fish_seen_subcommand_from run check render status reload' -l run-dir -x -a '(__fish_complete_directories)' -d 'holds the pid file and the sockets'
 $command -n '__fish_seen_subcommand_from status' -l json -d 'print everything, for programs'
 $command -n '__fish_seen_subcommand_from check render' -F

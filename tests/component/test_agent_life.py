@@ -247,7 +247,8 @@ def test_a_stop_ends_nginx_too_and_leaves_nothing_but_the_state(
     assert agent.wait() == 0
     assert agent.lines()[-1].endswith(f"kube-nginx-agent stops ({signum.name})")
     assert all(map(has_ended, pids))
-    assert [path.name for path in agent.run_dir.iterdir()] == ["agent.lock"]
+    assert list(agent.run_dir.iterdir()) == []
+    assert [path for path in agent.agent_dir.rglob("*") if path.is_file()] == [agent.lock]
     assert {path.name for path in agent.state_dir.iterdir()} == {
         "kube-nginx.conf",
         "spare",

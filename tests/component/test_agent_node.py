@@ -152,8 +152,8 @@ def test_emptied_run_folder_costs_no_descriptor(agent: AgentProcess, apis: tuple
         return len(os.listdir(f"/proc/{agent.pid}/fd"))
 
     def empty(number: int) -> None:
-        for name in ("agent.lock", "log.sock"):
-            (agent.run_dir / name).unlink()
+        for file in (agent.lock, agent.run_dir / "log.sock"):
+            file.unlink()
         agent.wait_for_line("was gone and is put back", count=number, seconds=15)
 
     empty(1)
@@ -181,7 +181,7 @@ def test_reload_signals_nobody_whose_pid_was_an_agents_once(
     agent.start(apis[:1])
     stranger = subprocess.Popen(["sleep", "60"])
     try:
-        lock, status = agent.run_dir / "agent.lock", agent.run_dir / "status.json"
+        lock, status = agent.lock, agent.agent_dir / "status.json"
         agent.kill()
         lock.write_text(f"{stranger.pid} 1\n")
         content = json.loads(status.read_text())
@@ -201,7 +201,7 @@ def test_status_that_may_not_be_read_is_not_taken_for_a_missing_agent(
     agent: AgentProcess, apis: tuple[str, ...]
 ) -> None:
     agent.start(apis[:1])
-    agent.run_dir.chmod(0o700)
+    agent.agent_dir.chmod(0o700)
 
     asked = agent.cli("status", uid=65534)
 

@@ -272,7 +272,7 @@ def test_another_user_may_look_but_not_reload(
     asked = run_cli("reload", where, uid=STRANGER, extra=extra)
 
     assert asked.returncode == 1
-    assert f"{agent.run_dir}/agent.lock: this user may not read it" in only_line(asked.stderr)
+    assert f"{agent.lock}: this user may not read it" in only_line(asked.stderr)
     # This user can't look into nginx, but knows its address from the status.
     assert checked.returncode == 0, checked.stderr
 

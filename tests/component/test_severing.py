@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -222,9 +223,35 @@ def ask_helper(message: str) -> str:
         return ours.recv(100).decode()
 
 
+_HELPERS = "/system.slice/kube-nginx-cut.service"
+
+
+def put_into(monkeypatch: pytest.MonkeyPatch, cgroups: dict[int, str]) -> None:
+    """Have the helper see these processes in these cgroups of version 2, and all in one of 1."""
+
+    def cgroups_of(pid: int) -> dict[str, str]:
+        return {"name=systemd": "/", "": cgroups.get(pid, "/")}
+
+    monkeypatch.setattr(cut_helper, "_cgroups", cgroups_of)
+
+
+def test_helper_that_is_in_no_unit_ends_nothing(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session_to(apis[0]) as client:
+        put_into(monkeypatch, {client.pid: "/kube-nginx.service"})
+        (session,) = sessions_of(client, apis[0])
+
+        assert "does not run as kube-nginx-cut" in ask_helper(f"{apis[0]} {session.inode}")
+
+
 @needs_rights
-def test_helper_ends_the_session_that_it_is_given(apis: list[SocketAddress]) -> None:
+def test_helper_ends_the_session_that_it_is_given(
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with session_to(apis[0]) as client, session_to(apis[0]) as other:
+        unit = "/kube-nginx.service"
+        put_into(monkeypatch, {os.getpid(): _HELPERS, client.pid: unit, other.pid: unit})
         (session,) = sessions_of(client, apis[0])
 
         assert ask_helper(f"{apis[0]} {session.inode}") == "1"
@@ -233,16 +260,17 @@ def test_helper_ends_the_session_that_it_is_given(apis: list[SocketAddress]) -> 
 
 
 @needs_rights
+@pytest.mark.parametrize("unit", ["/kube-nginx.service", "/system.slice/kube-nginx.service"])
 def test_helper_ends_nothing_outside_nginx_s_unit(
-    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch
+    apis: list[SocketAddress], monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
     with session_to(apis[0]) as client, session_to(apis[0]) as stranger:
         cgroups = {
-            os.getpid(): "/system.slice/kube-nginx-cut.service",
-            client.pid: "/system.slice/kube-nginx.service",
-            stranger.pid: "/system.slice/kube-nginx.service.d/other.service",
+            os.getpid(): _HELPERS,
+            client.pid: unit,
+            stranger.pid: f"{unit}.d/other.service",
         }
-        monkeypatch.setattr(cut_helper, "_cgroup", lambda pid: cgroups.get(pid, "/"))
+        put_into(monkeypatch, cgroups)
         (session,) = sessions_of(client, apis[0])
         (other,) = sessions_of(stranger, apis[0])
 
@@ -264,6 +292,35 @@ def test_helper_needs_no_more_of_proc_than_its_unit_shows() -> None:
         env={**os.environ, "PYTHONPATH": str(Path(kube_nginx_agent.__file__).parents[1])},
     )
     assert said.stdout == "False\n"
+
+
+def test_helper_leaves_a_client_that_says_nothing_after_a_second() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        began = time.monotonic()
+        cut_helper.serve(theirs)
+        assert 0.9 < time.monotonic() - began < 3.0
+
+
+def test_helper_leaves_a_client_that_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut_helper, "_CLIENT_WITHIN", 0.5)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def talk() -> None:
+        with suppress(OSError):
+            while True:
+                ours.send(b"nonsense")
+                ours.recv(100)
+
+    with ours:
+        talker = threading.Thread(target=talk, daemon=True)
+        talker.start()
+        began = time.monotonic()
+        with theirs:
+            cut_helper.serve(theirs)
+        assert time.monotonic() - began < 3.0
+        talker.join(5.0)
+        assert not talker.is_alive()
 
 
 def test_helper_does_not_take_nonsense() -> None:

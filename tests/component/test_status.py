@@ -100,7 +100,7 @@ def test_an_agent_that_was_killed_is_3_although_its_status_is_still_there(
     agent.start(apis[:1])
     agent.kill()
     answer = agent.cli("status")
-    assert (agent.run_dir / "status.json").exists()
+    assert (agent.agent_dir / "status.json").exists()
     assert (answer.returncode, answer.stdout) == (3, "")
 
 
@@ -111,7 +111,7 @@ def test_an_agent_that_does_not_report_is_not_taken_for_well(
     agent.start(apis[:1])
     agent.send(signal.SIGSTOP)
     os.waitid(os.P_PID, agent.pid, os.WSTOPPED)
-    file = agent.run_dir / "status.json"
+    file = agent.agent_dir / "status.json"
     content = json.loads(file.read_text())
     content["updated_at"] -= 61
     file.write_text(json.dumps(content))
@@ -123,7 +123,7 @@ def test_an_agent_that_does_not_report_is_not_taken_for_well(
 
 def test_a_status_file_that_is_garbage_is_one_line(agent: AgentProcess, apis: Apis) -> None:
     agent.start(apis[:1])
-    (agent.run_dir / "status.json").write_text("{")
+    (agent.agent_dir / "status.json").write_text("{")
     answer = agent.cli("status")
     if answer.returncode != 0:  # the agent may just have written a good one
         assert answer.returncode == 4
@@ -139,7 +139,7 @@ def test_the_status_goes_on_while_nothing_happens(agent: AgentProcess, apis: Api
 
 def test_a_run_folder_that_was_emptied_is_filled_again(agent: AgentProcess, apis: Apis) -> None:
     agent.start(apis[:1])
-    (agent.run_dir / "status.json").unlink()
+    (agent.agent_dir / "status.json").unlink()
     agent.write(apis[1:2])
     agent.wait_for_applies(2)
     assert agent.cli("status").returncode == 0

@@ -32,7 +32,7 @@ _READERS: tuple[tuple[ModuleType, Callable[[], object]], ...] = (
     (capacity, lambda: capacity._files_limit(_PID)),
     (capacity, capacity._source_ports),
     (ownership, lambda: ownership.cgroup_id(_PID)),
-    (cut_helper, lambda: cut_helper._cgroup(_PID)),
+    (cut_helper, lambda: cut_helper._cgroups(_PID)),
     (lock, lambda: lock.words_of_holder(Path("/nonexistent"))),
 )
 

@@ -93,6 +93,7 @@ class AgentProcess(Closing):
         self.config = config or folder / "etc" / "backends.yaml"
         self.state_dir = folder / "state"
         self.run_dir = folder / "run"
+        self.agent_dir = folder / "run-agent"
         self.log = folder / "agent.log"
         self._prefix = prefix
         self._uid = uid
@@ -109,6 +110,11 @@ class AgentProcess(Closing):
     def pid(self) -> int:
         assert self._child is not None, "the agent has not been started"
         return self._child.pid
+
+    @property
+    def lock(self) -> Path:
+        """What the agent locks against others."""
+        return self.agent_dir / "private" / "agent.lock"
 
     @property
     def folders(self) -> list[str]:
@@ -236,7 +242,7 @@ class AgentProcess(Closing):
     def status(self) -> Optional[dict[str, Any]]:
         """Return its status file, or None when there is none."""
         try:
-            content: dict[str, Any] = json.loads((self.run_dir / "status.json").read_text())
+            content: dict[str, Any] = json.loads((self.agent_dir / "status.json").read_text())
         except FileNotFoundError:
             return None
         return content

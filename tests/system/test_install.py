@@ -6,7 +6,7 @@ from system.machine import Machine
 from system.network import Fleet
 from system.node import UNITS, Node
 
-EXPOSURE_LIMIT = 2.0
+EXPOSURE_LIMIT = 1.5
 
 
 def test_fresh_install_runs_both_units_enabled_and_without_an_error(machine: Machine) -> None:

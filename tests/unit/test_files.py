@@ -108,6 +108,20 @@ def test_file_gets_its_mode_whatever_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o755
 
 
+def test_file_is_never_written_through_a_link(tmp_path: Path) -> None:
+    """Who else may write the folder could have put one there."""
+    precious, planted = tmp_path / "precious", tmp_path / "file.new"
+    precious.write_text("kept")
+    planted.symlink_to(precious)
+
+    with pytest.raises(FileError, match="it can't be written"):
+        replace_file(tmp_path / "file", "text")
+
+    assert precious.read_text() == "kept"
+    assert not planted.is_symlink()
+    replace_file(tmp_path / "file", "text")
+
+
 def test_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 

@@ -34,6 +34,9 @@ def test_everything_lies_in_the_folders_that_were_chosen() -> None:
     paths = Paths(state_dir=Path("/s"), run_dir=Path("/r"))
 
     kept = [paths.live, paths.candidate, paths.last_good, paths.accepted, paths.names]
-    fleeting = [paths.pid_file, paths.generation_socket, paths.log_socket, paths.status, paths.lock]
+    shared = [paths.pid_file, paths.generation_socket, paths.log_socket]
+    own = [paths.status, paths.status_spare, paths.private_dir]
     assert {path.parent for path in kept} == {Path("/s")}
-    assert {path.parent for path in fleeting} == {Path("/r")}
+    assert {path.parent for path in shared} == {Path("/r")}
+    assert {path.parent for path in own} == {Path("/r-agent")}
+    assert paths.lock.parent == paths.private_dir

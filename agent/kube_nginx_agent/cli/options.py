@@ -86,7 +86,7 @@ def add_nginx(parser: argparse.ArgumentParser) -> None:
 
 def add_run_dir(parser: argparse.ArgumentParser) -> None:
     """Add ``--run-dir``."""
-    _add_path(parser, "--run-dir", "FOLDER", "holds the pid file, the sockets and the status")
+    _add_path(parser, "--run-dir", "FOLDER", "holds the pid file and the sockets")
 
 
 def _add_path(parser: argparse.ArgumentParser, option: str, metavar: str, what: str) -> None:

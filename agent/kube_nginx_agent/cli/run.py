@@ -33,6 +33,7 @@ from kube_nginx_agent.node.facts import look_at_node, spread
 from kube_nginx_agent.node.files import FileError, make_folder
 from kube_nginx_agent.node.paths import Paths
 from kube_nginx_agent.node.run_folder import RunFolder
+from kube_nginx_agent.node.sealing import seal
 from kube_nginx_agent.node.waiting import wait_again
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink, choose_sink
@@ -77,12 +78,12 @@ def add(verbs: Any) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     """Run until a signal says stop."""
+    seal()
     sink = choose_sink()
     try:
         paths = options.paths(chosen)
         with suppress(FileError):  # what can't be written is said when it is to be written
             make_folder(paths.state_dir)
-        _make_run_dir(paths)
         nginx = Nginx(paths.nginx)
         supervisor: Supervisor = Standalone(nginx, paths) if chosen.standalone else Attached(paths)
         inbox, capacity = Inbox(), Capacity()
@@ -99,14 +100,6 @@ def execute(chosen: argparse.Namespace) -> int:
     supervisor.stop()
     run_folder.clean()
     return code
-
-
-def _make_run_dir(paths: Paths) -> None:
-    try:
-        make_folder(paths.run_dir)
-    except FileError as error:
-        hint = "run as the user that owns it, or choose another: --run-dir"
-        raise AgentError(error.what, where=error.where, hint=hint) from error
 
 
 def _assemble(  # noqa: PLR0913 - the one place where all parts meet

@@ -96,8 +96,9 @@ class LogReader:
 def _bind(path: Path, writer_uid: int) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
+        # Before it has a name: under that nginx, taken over, may have put a link.
+        os.fchmod(bound.fileno(), 0o600)
         bound.bind(str(path))
-        path.chmod(0o600)
         if writer_uid != os.geteuid():
             os.chown(path, writer_uid, -1)
     except OSError as error:

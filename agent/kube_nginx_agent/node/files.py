@@ -226,16 +226,25 @@ def remove(path: Path) -> None:
         raise FileError(path, "it can't be removed", error) from error
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder and those above it, where they are missing. Raise FileError."""
+def make_folder(path: Path, mode: int = _FOLDER_MODE) -> None:
+    """Make the folder, and those above it for everyone to pass, where missing. Raise FileError."""
     missing = [folder for folder in (path, *path.parents) if not is_there(folder)]
     try:
         for folder in reversed(missing):
             with suppress(FileExistsError):
                 os.mkdir(folder)
-                os.chmod(folder, _FOLDER_MODE)
+                os.chmod(folder, mode if folder == path else _FOLDER_MODE)
     except OSError as error:
         raise FileError(path, "the folder can't be made", error) from error
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Give the file or folder this mode, unless it has it. Raise FileError."""
+    try:
+        if stat.S_IMODE(os.stat(path).st_mode) != mode:
+            os.chmod(path, mode)
+    except OSError as error:
+        raise FileError(path, "its mode can't be set", error) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -252,7 +261,10 @@ def sync_folder(folder: Path) -> None:
 
 def _write(path: Path, text: str, *, within: bool = False) -> None:
     """Write and sync; ``within`` the blocks that the file has already, as far as they reach."""
-    with open(path, "r+" if within else "w", encoding="utf-8") as file:
+    # Never through a link: nginx, once taken over, may have put one into the run folder.
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_RDWR if within else os.O_WRONLY | os.O_CREAT)
+    descriptor = os.open(path, flags | (0 if within else os.O_TRUNC), _FILE_MODE)
+    with open(descriptor, "r+" if within else "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), _FILE_MODE)
         file.write(text)
         file.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Tuple
 
 from kube_nginx_agent.errors import AgentError
 
@@ -16,7 +17,7 @@ _PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
 
 @dataclass(frozen=True)
 class Paths:
-    """The administrator's file, the nginx binary, and the agent's two folders."""
+    """The administrator's file, the nginx binary, and the folders of both programs."""
 
     config: Path = Path("/etc/kube-nginx/backends.yaml")
     nginx: Path = Path("/usr/libexec/kube-nginx/nginx")
@@ -90,16 +91,35 @@ class Paths:
         return self.run_dir.with_name(f"{self.run_dir.name}-cut.sock")
 
     @property
+    def agent_dir(self) -> Path:
+        """What is the agent's alone: nginx's unit may write the run folder, and not this one.
+
+        Beside the run folder and not in it, so that each can be closed to others by itself.
+        """
+        return self.run_dir.with_name(f"{self.run_dir.name}-agent")
+
+    @property
     def status(self) -> Path:
-        """What the ``status`` command reads."""
-        return self.run_dir / "status.json"
+        """What the ``status`` command reads, whoever asks it."""
+        return self.agent_dir / "status.json"
 
     @property
     def status_spare(self) -> Path:
-        """A file whose only worth is its room in the run folder, for a status that finds none."""
-        return self.run_dir / "status.spare"
+        """A file whose only worth is its room in the folder, for a status that finds none."""
+        return self.agent_dir / "status.spare"
+
+    @property
+    def private_dir(self) -> Path:
+        """What nobody else may even open: whoever can open a file can lock it."""
+        return self.agent_dir / "private"
 
     @property
     def lock(self) -> Path:
         """Held by the one agent that may run on these folders."""
-        return self.run_dir / "agent.lock"
+        return self.private_dir / "agent.lock"
+
+    @property
+    def former(self) -> Tuple[Path, ...]:
+        """What agents up to 0.1 kept in the run folder, which nobody reads any more."""
+        names = ("status.json", "status.spare", "agent.lock")
+        return tuple(self.run_dir / name for name in names)

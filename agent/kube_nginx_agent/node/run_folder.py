@@ -1,14 +1,30 @@
-"""What the agent itself keeps in the run folder, put back when somebody has taken it away."""
+"""What the agent itself keeps below /run, put back when somebody has taken it away.
+
+Three folders: the run folder, which nginx writes too and nobody else enters; the agent's own, which
+anybody may read; in that the private one, where the lock is.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.node.files import FileError, is_folder, is_there, make_folder, remove
+from kube_nginx_agent.node.files import (
+    FileError,
+    is_folder,
+    is_there,
+    make_folder,
+    remove,
+    set_mode,
+)
 from kube_nginx_agent.node.lock import Lock
 from kube_nginx_agent.node.paths import Paths
+
+_OURS, _TO_PASS, _FOR_ALL = 0o700, 0o711, 0o755
 
 
 class Opens(Protocol):
@@ -22,7 +38,7 @@ class Opens(Protocol):
 
 
 class FolderLostError(AgentError):
-    """The run folder is gone, and this user may not make it again."""
+    """A run folder is gone, and this user may not make it again."""
 
 
 class RunFolder:
@@ -37,20 +53,40 @@ class RunFolder:
         self._lock = Lock(paths.lock)
 
     def open(self) -> None:
-        """Make both; raise AgentError when another agent is there, or the folder is not ours."""
+        """Make it all; raise AgentError when another agent is there, or a folder is not ours."""
+        try:
+            self._make_missing()
+        except FileError as error:
+            hint = "run as the user that owns it, or choose another: --run-dir"
+            raise FolderLostError(error.what, where=error.where, hint=hint) from error
+        self._close_to_strangers()
         self._lock.take(self._holder)
         self._log.open(self._writer_uid)
+        for left in self._paths.former:
+            with suppress(FileError):
+                remove(left)
 
     def repair(self) -> list[str]:
         """Put back what is missing, and return the names of what was.
 
-        Raise FolderLostError when that is the folder itself and it can't be made, AgentError when
-        something in it can't.
+        Raise FolderLostError when that is a folder and it can't be made, or was made again where
+        we can't write it; AgentError when something in it can't be had.
         """
+        try:
+            repaired = [str(folder) for folder in self._make_missing()]
+        except FileError as error:
+            raise _lost(error) from error
+        if repaired:
+            self._close_to_strangers()
+        try:
+            return repaired + self._refill()
+        except FileError as error:
+            # The unit's own mounts: that of the folder has ended with it, and what is there now
+            # lies in a /run that is read-only to us.
+            raise _lost(error) if error.errno == errno.EROFS else error from error
+
+    def _refill(self) -> list[str]:
         repaired = []
-        if not is_folder(self._paths.run_dir):
-            self._make_again()
-            repaired.append(str(self._paths.run_dir))
         if not self._lock.is_held():
             self._lock.take(self._holder)
             repaired.append(self._paths.lock.name)
@@ -65,8 +101,36 @@ class RunFolder:
             with suppress(FileError):
                 remove(left)
 
-    def _make_again(self) -> None:
-        try:
-            make_folder(self._paths.run_dir)
-        except FileError as error:
-            raise FolderLostError(error.what, where=error.where, hint=error.hint) from error
+    def _make_missing(self) -> list[Path]:
+        """Make the folders that are not there, and return these. Raise FileError."""
+        made = []
+        for folder, mode in self._folders().items():
+            if not is_folder(folder):
+                make_folder(folder, mode)
+                made.append(folder)
+        return made
+
+    def _close_to_strangers(self) -> None:
+        """Give the folders their modes: systemd, or an older agent, may have made them.
+
+        Raise FileError where the private one can't be closed. The others may be somebody else's,
+        as a volume of a container.
+        """
+        for folder, mode in self._folders().items():
+            with suppress(FileError):
+                set_mode(folder, mode)
+        set_mode(self._paths.private_dir, _OURS)
+
+    def _folders(self) -> dict[Path, int]:
+        """Return the folders, outer ones first, with their modes."""
+        # Workers of another user (standalone as root) have to pass to the log socket.
+        run_mode = _OURS if self._writer_uid == os.geteuid() else _TO_PASS
+        return {
+            self._paths.run_dir: run_mode,
+            self._paths.agent_dir: _FOR_ALL,
+            self._paths.private_dir: _OURS,
+        }
+
+
+def _lost(error: FileError) -> FolderLostError:
+    return FolderLostError(error.what, where=error.where, hint=error.hint)

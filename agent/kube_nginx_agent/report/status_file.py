@@ -161,7 +161,8 @@ def running_agent(paths: Paths) -> Process:
         process = Process(int(words[0]), int(words[1]))
         if is_alive(process):
             return process
-    if is_there(paths.lock) and os.geteuid() and not os.access(paths.lock, os.R_OK):
+    is_closed = is_there(paths.private_dir) and not os.access(paths.private_dir, os.X_OK)
+    if is_closed and os.geteuid():
         raise AgentError("this user may not read it", where=str(paths.lock), hint="run it as root")
     raise NotRunningError(paths, "nobody holds its lock")
 
