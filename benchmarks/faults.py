@@ -18,18 +18,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from faultbed import network, peers, report, scenarios
+from faultbed import network, peers, report, rows
 from faultbed.figures import measure
 from faultbed.network import HOST_IPS, Network
 from faultbed.peers import Peer
 from faultbed.report import Run
-from faultbed.scenarios import Fault
+from faultbed.rows import Fault
 from faultbed.stage import Stage
 from support.certs import make_certs
 from support.process import StartError
 
 _PEERS = {peer.name: peer for peer in peers.ALL}
-_FAULTS = {fault.name: fault for fault in scenarios.FAULTS}
+_FAULTS = {fault.name: fault for fault in rows.FAULTS}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -53,10 +53,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         code = 130
     if options.json:
-        document = report.document(runs, chosen, options.nginx, skipped)
+        document = report.document(runs, faults, chosen, options.nginx, skipped)
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"\n{report.table(runs, faults, chosen)}\n")
-    for failing in report.missed(runs):
+    for failing in report.missed(runs, faults):
         print(f"missed: {failing}")
     return code
 
@@ -70,7 +70,8 @@ def _play_all(
             make_certs(certs, [ip])
         for fault in faults:
             for peer in chosen:
-                if run := _play(made, certs, peer, fault, options):
+                can = report.can_play(peer, fault)
+                if can and (run := _play(made, certs, peer, fault, options)):
                     yield run
 
 
@@ -80,7 +81,7 @@ def _play(
     """Play a fault to a peer; without a result, say why there is none."""
     began = time.monotonic()
     make_peer = functools.partial(peer, node=made.node, nginx=options.nginx)
-    stage = Stage(made, certs, make_peer)
+    stage = Stage(made, certs, make_peer, terms=fault.terms)
     try:
         with stage:
             fault.play(stage)

@@ -6,7 +6,7 @@ from typing import Callable
 
 import pytest
 
-from faultbed import scenarios
+from faultbed import harm, scenarios
 from faultbed.stage import Stage
 from faults.conftest import Play
 
@@ -133,11 +133,11 @@ def test_node_without_network_says_so_and_works_as_soon_as_it_returns(play: Play
 @pytest.mark.parametrize(
     ("scenario", "hold"),
     [
-        (scenarios.hung, 9.0),
-        (scenarios.slow_checks, 7.0),
-        (scenarios.network_away, 3.0),
-        (scenarios.network_away, 8.0),
-        (scenarios.all_syns_lost, 6.0),
+        (harm.hung, 9.0),
+        (harm.slow_checks, 7.0),
+        (harm.network_away, 3.0),
+        (harm.network_away, 8.0),
+        (harm.all_syns_lost, 6.0),
     ],
 )
 def test_what_all_share_cuts_nobody_and_leaves_nobody_out(
@@ -150,7 +150,7 @@ def test_what_all_share_cuts_nobody_and_leaves_nobody_out(
     assert seen.course.left_out == set()
 
 
-@pytest.mark.parametrize("scenario", [scenarios.paused, scenarios.blinked])
+@pytest.mark.parametrize("scenario", [harm.paused, harm.blinked])
 def test_pause_of_two_seconds_cuts_nobody(play: Play, scenario: Callable[..., None]) -> None:
     seen = play(scenario, hold=2.0, after=5.0)
 
@@ -158,7 +158,7 @@ def test_pause_of_two_seconds_cuts_nobody(play: Play, scenario: Callable[..., No
     assert seen.figures.healthy_cut == 0
 
 
-@pytest.mark.parametrize("scenario", [scenarios.half_dead, scenarios.syns_lost, scenarios.mtu_hole])
+@pytest.mark.parametrize("scenario", [harm.half_dead, harm.syns_lost, harm.mtu_hole])
 def test_one_that_turns_new_clients_away_is_left_and_keeps_its_watches(
     play: Play, scenario: Callable[..., None]
 ) -> None:

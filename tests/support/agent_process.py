@@ -94,6 +94,8 @@ class AgentProcess(Closing):
         self.state_dir = folder / "state"
         self.run_dir = folder / "run"
         self.log = folder / "agent.log"
+        self.settings = ""
+        """What else stands in its backends.yaml: whole lines."""
         self._prefix = prefix
         self._uid = uid
         self._extra = extra
@@ -120,7 +122,9 @@ class AgentProcess(Closing):
     def text(self, backends: Iterable[object]) -> str:
         """Return a backends.yaml with this agent's listen address."""
         items = "".join(f"  - {backend}\n" for backend in backends)
-        return f"listen: {self.listen}\nbackends:{' []' if not items else ''}\n{items}"
+        return (
+            f"listen: {self.listen}\n{self.settings}backends:{' []' if not items else ''}\n{items}"
+        )
 
     def write(self, backends: Iterable[object]) -> None:
         """Replace the list by a rename, as careful writers do."""
