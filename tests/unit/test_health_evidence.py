@@ -257,6 +257,21 @@ def test_spikes_on_a_far_link_leave_nobody_out() -> None:
     assert played.out_since() == set()
 
 
+@pytest.mark.parametrize("name", [f"node{number}" for number in range(40)])
+def test_standstill_of_a_far_link_leaves_nobody_out(name: str) -> None:
+    """Soon after the way has become long, when some are back already and some are not yet."""
+    begins = T + 4 + 3 * (int(name[4:]) % 13) / 13
+    faults = everybody(Fault("far", T, by=0.4), Fault("stalled", begins, begins + 3))
+    played = VirtualNode(World(faults), name=name)
+    for backend in BACKENDS:
+        played.complain(T + 0.3, backend)
+        played.complain(begins + 1, backend)
+    played.run(begins + 20)
+
+    assert played.cuts == []
+    assert played.out_since() == set()
+
+
 def test_lossy_host_is_not_cut() -> None:
     played = node({A: [Fault("lossy", T, by=0.3)]}, tick=1.0).run(T + 600)
 

@@ -75,10 +75,13 @@ def out_of_use(healths: Healths) -> FrozenSet[SocketAddress]:
 def is_outdone(backend: SocketAddress, healths: Healths) -> bool:
     """Tell whether another has passed a look that began after this one's first failure."""
     since = healths[backend].failing_since
-    return since is not None and any(
-        other.passed_began > since and not other.failing_since
-        for other in _others(backend, healths)
-    )
+    return since is not None and others_passed(backend, healths) > since
+
+
+def others_passed(backend: SocketAddress, healths: Healths) -> float:
+    """Return when the newest look began that another one has passed, of those that are well."""
+    others = _others(backend, healths)
+    return max((o.passed_began for o in others if not o.failing_since), default=-math.inf)
 
 
 def must_fail_anew(backend: SocketAddress, healths: Healths) -> bool:
@@ -182,8 +185,12 @@ def _is_answered_for(backend: SocketAddress, healths: Healths) -> bool:
     health = healths[backend]
     if health.state is State.NEW:
         return True
+    since = health.fault_began
+    if _returned(_others(backend, healths), since) > since:
+        # It failed together with others, and passed a look since: this is another failure.
+        since = max(since, health.failing_since or since)
     return not must_fail_anew(backend, healths) and any(
-        other.answered_began > health.fault_began for other in _others(backend, healths)
+        other.answered_began > since for other in _others(backend, healths)
     )
 
 

@@ -180,17 +180,18 @@ def reconsider(
     check: HealthCheck,
     now: float,
     *,
-    is_outdone: bool = False,
+    others_passed: float = -math.inf,
     life: Life | None = None,
 ) -> Health:
     """Return the health as time and others make it: a hold ends, a hint grows old.
 
-    ``is_outdone``: another has passed a look that began after this one's first failure, so that
-    late answers count. ``life`` is what was heard of it on clients' sessions.
+    ``others_passed``: when the newest look began that another has passed. Late answers count if
+    that was after the first of them. ``life`` is what was heard of it on clients' sessions.
     """
     health = _age_hint(health, now)
-    if is_outdone:
-        tcp, readyz = convict(health.tcp, check.tcp), convict(health.readyz, check.readyz)
+    tcp = convict(health.tcp, check.tcp, others_passed)
+    readyz = convict(health.readyz, check.readyz, others_passed)
+    if tcp is not health.tcp or readyz is not health.readyz:
         health = replace(health, tcp=tcp, readyz=readyz)
     wanted = _state_of(health, check, life)
     was_out = is_out(health)
@@ -203,7 +204,9 @@ def reconsider(
         hold = min(_FIRST_HOLD * 2.0 ** min(len(outages) - 2, 30), _LONGEST_HOLD)
         held_until = now + hold if len(outages) > 1 else 0.0
         health = replace(health, outages=outages, held_until=held_until)
-    began = health.failing_since
+    # Each probe's failures are judged by what others have answered since *their* first.
+    culprit = health.culprit
+    began = culprit.first_began if culprit and not was_out else health.failing_since
     if began is None:
         began = health.fault_began if was_out else now
     return replace(health, state=wanted, since=now, fault_began=began)

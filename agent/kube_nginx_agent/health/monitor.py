@@ -95,7 +95,8 @@ class Monitor:
             if health:
                 self._change(event.backend, observe(health, event, self._check, now), now)
         elif isinstance(event, NginxComplained):
-            waited = self._connect_timeout.total_seconds()
+            # It waited at least so long. A worker from before a reload has the time-out from before.
+            waited = ALL_WELL.connect_timeout.total_seconds()
             self._suspect(event.backend, now, now - waited if event.timed_out else now)
         else:
             for backend in event.backends:
@@ -105,9 +106,9 @@ class Monitor:
         """Let time pass, compare the backends with each other, and ask for what is not known."""
         lives = self._sessions.lives(now) if self._is_anyone_silent() else {}
         for backend, health in list(self.healths.items()):
-            outdone = evidence.is_outdone(backend, self.healths)
+            passed = evidence.others_passed(backend, self.healths)
             life = lives.get(backend)
-            after = reconsider(health, self._check, now, is_outdone=outdone, life=life)
+            after = reconsider(health, self._check, now, others_passed=passed, life=life)
             self._change(backend, after, now)
         self._cases = evidence.cases(self.healths, lives, self._check, self._spread)
         slowest = fleet.slowest_connect(self.healths)
