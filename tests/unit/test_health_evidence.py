@@ -17,8 +17,9 @@ from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health import evidence
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.streak import Streak
+from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
-from kube_nginx_agent.observation import Layer, Result
+from kube_nginx_agent.observation import Layer, Observation, Result
 from support.virtual import Fault, VirtualNode, World
 
 A, B, C = BACKENDS = [parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3)]
@@ -241,6 +242,22 @@ def test_distance_leaves_nobody_out(by: float) -> None:
     assert played.cuts == []
     assert played.out_since() == set()
     assert played.monitor.view().connect_timeout >= timedelta(seconds=min(by * 2.5, 3.0))
+
+
+@pytest.mark.parametrize(("rtt", "is_back"), [(0.4, True), (0.001, False)])
+def test_late_answer_is_in_time_if_it_is_so_by_the_distance_known_now(
+    rtt: float, is_back: bool
+) -> None:
+    played = node({}).run(T)
+    take, begins = played.monitor.take, (T, T + 0.05)
+    for began in begins:
+        take(Probed(A, Observation(Layer.READYZ, Result.SILENT, is_fresh=True), began), T + 1.1)
+    take(Probed(B, Observation(Layer.TCP, Result.OK, rtt=rtt, is_fresh=True), T + 1), T + 1.4)
+    for began in begins:
+        late = Observation(Layer.READYZ, Result.OK, rtt=1.6, is_fresh=True)
+        take(Probed(A, late, began, Timing.OVERDUE), T + 1.7)
+
+    assert (played.monitor.healths[A].state is State.UP) == is_back
 
 
 def test_far_backends_are_up_again_once_the_distance_is_known() -> None:

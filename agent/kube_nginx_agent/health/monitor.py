@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Iterable, Mapping, Protocol
 
 from kube_nginx_agent.desired import (
@@ -28,7 +29,7 @@ from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.health.wishes import Wishes
-from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
+from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
@@ -93,9 +94,10 @@ class Monitor:
         if isinstance(event, Probed):
             health = self.healths.get(event.backend)
             if health:
-                self._change(event.backend, observe(health, event, self._check, now), now)
+                seen = self._judge_anew(event)
+                self._change(event.backend, observe(health, seen, self._check, now), now)
         elif isinstance(event, NginxComplained):
-            # It waited at least so long. A worker from before a reload has the time-out from before.
+            # It waited at least so long: an old worker has the time-out from before its reload.
             waited = ALL_WELL.connect_timeout.total_seconds()
             self._suspect(event.backend, now, now - waited if event.timed_out else now)
         else:
@@ -160,6 +162,17 @@ class Monitor:
             health.state is State.NEW and not health.is_trusted and not health.failing_since
             for health in self.healths.values()
         )
+
+    def _judge_anew(self, probed: Probed) -> Probed:
+        """Take a late answer for one in time, if it is by what is known of the distance now.
+
+        Looks that begin in the moment in which the way becomes long have the time-out from before.
+        """
+        took = probed.seen.rtt
+        if probed.timing is not Timing.OVERDUE or probed.seen.layer is not Layer.READYZ or not took:
+            return probed
+        _, answer = limits(self._check, fleet.slowest_connect(self.healths), took)
+        return replace(probed, timing=Timing.IN_TIME) if took <= answer.timeout else probed
 
     def _is_anyone_silent(self) -> bool:
         streaks = [s for health in self.healths.values() for s in (health.tcp, health.readyz)]
