@@ -98,12 +98,13 @@ class AgentProcess(Closing):
         """What else stands in its backends.yaml: whole lines."""
         self._prefix = prefix
         self._uid = uid
-        self._extra = extra
+        self.variables = extra
+        """What else stands in its environment."""
         self._child: Optional[subprocess.Popen[bytes]] = None
         self.config.parent.mkdir(exist_ok=True)
         if uid is not None:
             self.nginx, variables = for_all_to_read(folder, nginx)
-            self._extra = {**variables, **(extra or {})}
+            self.variables = {**variables, **(extra or {})}
             for owned in (folder, self.config.parent):
                 os.chown(owned, uid, uid)
 
@@ -147,7 +148,7 @@ class AgentProcess(Closing):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(self._extra),
+                env=environment(self.variables),
                 cwd="/",
                 user=self._uid,
                 group=self._uid,
@@ -249,7 +250,7 @@ class AgentProcess(Closing):
         self, verb: str, *arguments: object, uid: Optional[int] = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb on this agent's folders."""
-        extra = self._extra if uid is not None else None
+        extra = self.variables if uid is not None else None
         return run_cli(verb, f"--run-dir={self.run_dir}", *arguments, uid=uid, extra=extra)
 
     def check(self) -> subprocess.CompletedProcess[str]:
