@@ -13,7 +13,7 @@ QUIET = 1.5  # seconds after which what was said last has been acknowledged
 CROWD = 400  # connections that one user wants, where about a hundred fit
 
 
-def hung(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
+def hung(stage: Stage, hold: float = 10.0, after: float = 5.0) -> None:
     """Every answer of all takes 2 s, and /readyz then says 500, as when a shared etcd hangs."""
     fault = all_of(faulty(one, latency=2.0, readyz=500) for one in stage.apiservers)
     with stage.trouble(*stage.apiservers, fault=fault, serves=True):
@@ -21,7 +21,7 @@ def hung(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
     stage.rest(after)
 
 
-def hung_ticking(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
+def hung_ticking(stage: Stage, hold: float = 10.0, after: float = 5.0) -> None:
     """The same, while the watches tick each 2 s."""
     fault = all_of(faulty(one, latency=2.0, readyz=500, tick=2.0) for one in stage.apiservers)
     with stage.trouble(*stage.apiservers, fault=fault, serves=True):
@@ -29,7 +29,7 @@ def hung_ticking(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
     stage.rest(after)
 
 
-def slow_checks(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
+def slow_checks(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """/readyz of all takes 1.5 s, and all else works."""
     fault = all_of(faulty(one, latency=1.5, path="/readyz") for one in stage.apiservers)
     with stage.trouble(*stage.apiservers, fault=fault, serves=True):
@@ -47,7 +47,7 @@ def network_away(stage: Stage, hold: float = 12.0, after: float = 8.0) -> None:
 
 def network_blink(stage: Stage) -> None:
     """The node's own network is away for 3 s."""
-    network_away(stage, hold=3.0, after=8.0)
+    network_away(stage, hold=3.0, after=6.0)
 
 
 def network_away_idle(stage: Stage, hold: float = 12.0, after: float = 5.0) -> None:
@@ -92,14 +92,14 @@ def paused(stage: Stage, hold: float = 2.0, after: float = 6.0) -> None:
     stage.rest(after)
 
 
-def blinked(stage: Stage, hold: float = 2.0, after: float = 8.0) -> None:
+def blinked(stage: Stage, hold: float = 2.0, after: float = 6.0) -> None:
     """Packets to and from one host are dropped for 2 s."""
     with stage.trouble(stage.victim, fault=stage.network.silent(stage.victim.host), serves=True):
         stage.rest(hold)
     stage.rest(after)
 
 
-def half_dead(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
+def half_dead(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """One apiserver answers nobody new, /readyz included, while its open watches tick on."""
     fault = faulty(stage.victim, latency=FOREVER)
     with stage.trouble(stage.victim, fault=fault, serves=True):
@@ -107,7 +107,7 @@ def half_dead(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
     stage.rest(after)
 
 
-def mtu_hole(stage: Stage, hold: float = 12.0, after: float = 4.0) -> None:
+def mtu_hole(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """Large packets from one host are lost: no handshake with it ends, its watches tick on."""
     with stage.trouble(
         stage.victim, fault=stage.network.losing_large(stage.victim.host), serves=True

@@ -10,7 +10,7 @@ from faultbed.troubles import all_of, faulty, frozen_one, killed_one, restarted_
 LATENCY = 0.8  # seconds
 
 
-def killed(stage: Stage, hold: float = 8.0, after: float = 7.0) -> None:
+def killed(stage: Stage, hold: float = 6.0, after: float = 7.0) -> None:
     """One apiserver is ended by SIGKILL and started again later."""
     with stage.trouble(stage.victim, fault=killed_one(stage.victim)):
         stage.rest(hold)
@@ -63,7 +63,7 @@ def frozen(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
     stage.rest(after)
 
 
-def unready(stage: Stage, hold: float = 16.0, after: float = 7.0) -> None:
+def unready(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
     """/readyz of one apiserver is red, and all else works."""
     with stage.trouble(stage.victim, fault=faulty(stage.victim, readyz=500), serves=True):
         stage.rest(hold)
@@ -86,7 +86,7 @@ def lossy(stage: Stage, hold: float = 10.0, after: float = 2.0) -> None:
     stage.rest(after)
 
 
-def flapping(stage: Stage, times: int = 5, pause: float = 2.0, after: float = 5.0) -> None:
+def flapping(stage: Stage, times: int = 4, pause: float = 2.0, after: float = 4.0) -> None:
     """One apiserver is killed and started over and over."""
     for _ in range(times):
         with stage.trouble(stage.victim, fault=killed_one(stage.victim)):

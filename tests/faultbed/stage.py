@@ -125,7 +125,10 @@ class Stage(Closing):
         warm_up: float = WARM_UP,
         starting: float = STARTING,
         terms: Terms = USUAL,
+        over: Optional[threading.Event] = None,
     ) -> None:
+        """Take the world to play in; once `over` is set, a scenario breaks off."""
+        self._over = over or threading.Event()
         self.network = network
         self.terms = terms
         self.listen = LISTEN
@@ -250,8 +253,9 @@ class Stage(Closing):
         return now
 
     def rest(self, seconds: float) -> None:
-        """Let the load go on."""
-        time.sleep(seconds)
+        """Let the load go on; raise RuntimeError if all of it is over before."""
+        if self._over.wait(seconds):
+            raise RuntimeError("it was broken off")
 
     def wait_until_served_by(self, apiserver: Apiserver, seconds: float) -> None:
         """Let the load go on until this one answers it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from support.address import Address, address_argument
 
 MOST_CONNECTIONS = 900  # below the usual limit of open files
 RETRY = 0.5  # seconds
+FIRST_TRIES = 2.0  # seconds for them
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -35,8 +37,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 async def _take(to: Address, connections: int) -> None:
     tried = asyncio.Semaphore(0)
     tasks = [asyncio.ensure_future(_hold(to, tried)) for _ in range(connections)]
-    for _ in tasks:
-        await tried.acquire()
+    # A full queue lets connections hang.
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_all(tried, connections), FIRST_TRIES)
     print(f"greedy: {connections} connections to {to} (pid {os.getpid()})", flush=True)
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, over.set)
@@ -44,6 +47,11 @@ async def _take(to: Address, connections: int) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _all(tried: asyncio.Semaphore, connections: int) -> None:
+    for _ in range(connections):
+        await tried.acquire()
 
 
 async def _hold(to: Address, tried: asyncio.Semaphore) -> None:
