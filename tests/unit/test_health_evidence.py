@@ -169,6 +169,25 @@ def test_slow_etcd_cuts_nobody_and_leaves_nobody_out(seconds: float) -> None:
 # 2. Life on any connection forbids the cut.
 
 
+def test_who_is_as_slow_itself_shows_nobody_up() -> None:
+    """A shared etcd is slow, and the answer to the later of two questions comes first."""
+    played = node({}).run(T)
+    take, late = played.monitor.take, Observation(Layer.READYZ, Result.SILENT, is_fresh=True)
+    for began in (T, T + 0.1):
+        take(Probed(A, late, began, Timing.EARLY), began + 0.5)
+    answer = Observation(Layer.READYZ, Result.OK, rtt=0.75, is_fresh=True)
+    take(Probed(B, answer, T + 0.02), T + 0.77)
+    played.monitor.tick(T + 0.77)
+
+    assert played.monitor.view().out == frozenset()
+
+    quick = Observation(Layer.READYZ, Result.OK, rtt=0.01, is_fresh=True)
+    take(Probed(C, quick, T + 0.8), T + 0.81)
+    played.monitor.tick(T + 0.81)
+
+    assert played.monitor.view().out == {A}
+
+
 def test_half_dead_one_drains_and_keeps_its_sessions() -> None:
     played = node({A: [Fault("handshakes", T)]}, tick=1.0).run(T + 30)
 

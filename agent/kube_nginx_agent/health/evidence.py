@@ -75,13 +75,16 @@ def out_of_use(healths: Healths) -> FrozenSet[SocketAddress]:
 def is_outdone(backend: SocketAddress, healths: Healths) -> bool:
     """Tell whether another has passed a look that began after this one's first failure."""
     since = healths[backend].failing_since
-    return since is not None and others_passed(backend, healths) > since
+    return since is not None and any(
+        other.passed_began > since and not other.failing_since
+        for other in _others(backend, healths)
+    )
 
 
 def others_passed(backend: SocketAddress, healths: Healths) -> float:
-    """Return when the newest look began that another one has passed, of those that are well."""
+    """Return when the newest look began that another one has passed in good time, and is well."""
     others = _others(backend, healths)
-    return max((o.passed_began for o in others if not o.failing_since), default=-math.inf)
+    return max((o.quick_began for o in others if not o.failing_since), default=-math.inf)
 
 
 def must_fail_anew(backend: SocketAddress, healths: Healths) -> bool:

@@ -69,6 +69,8 @@ class Health:
     passed_began: float = -math.inf
     """When the newest look began that passed on a connection of its own, by the probe that sees
     the most."""
+    quick_began: float = -math.inf
+    """The same of those that were not late themselves: who is slow too shows nobody up."""
     answered_began: float = -math.inf
     """The same of any answer, also a refusal."""
     spoke_at: float = -math.inf
@@ -142,13 +144,15 @@ def patience(check: HealthCheck) -> float:
     return max([check.cut_after.total_seconds(), *told])
 
 
-def observe(health: Health, probed: Probed, check: HealthCheck, now: float) -> Health:
-    """Return the health after one more look."""
+def observe(
+    health: Health, probed: Probed, check: HealthCheck, now: float, early: float = math.inf
+) -> Health:
+    """Return the health after one more look; what takes longer than ``early`` s is late."""
     if probed.seen.result is Result.NO_ROOM:
         return health  # It says something of this node, nothing of the backend.
     if probed.seen.layer is Layer.READYZ:
         health, probed = _judge_forbidden(health, probed, now)
-    health = _note_life(health, probed, check, now)
+    health = _note_life(health, probed, check, now, early)
     if probed.seen.layer is Layer.TCP:
         tcp, readyz = _begin_early(extend(health.tcp, probed, check.tcp), health), health.readyz
         if health.tcp.fails and not tcp.fails and readyz.fails and readyz.last in STUCK:
@@ -270,7 +274,9 @@ def _has_passed(health: Health, check: HealthCheck) -> bool:
     return all(streak.passes for probe, streak in asked if probe.enabled)
 
 
-def _note_life(health: Health, probed: Probed, check: HealthCheck, now: float) -> Health:
+def _note_life(
+    health: Health, probed: Probed, check: HealthCheck, now: float, early: float
+) -> Health:
     """Note what an answer says beside passing or failing."""
     seen, began = probed.seen, probed.began
     if seen.layer is Layer.TCP and seen.rtt is not None:
@@ -287,6 +293,8 @@ def _note_life(health: Health, probed: Probed, check: HealthCheck, now: float) -
         return health
     if seen.result in PASSES:
         health = replace(health, passed_began=max(health.passed_began, began))
+        if (seen.rtt or 0.0) <= early:
+            health = replace(health, quick_began=max(health.quick_began, began))
     if seen.result not in STUCK:
         health = replace(health, answered_began=max(health.answered_began, began))
     return health

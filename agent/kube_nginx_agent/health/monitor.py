@@ -94,8 +94,11 @@ class Monitor:
         if isinstance(event, Probed):
             health = self.healths.get(event.backend)
             if health:
+                connect, answer = self._limits
+                early = (connect if event.seen.layer is Layer.TCP else answer).early
                 seen = self._judge_anew(event)
-                self._change(event.backend, observe(health, seen, self._check, now), now)
+                after = observe(health, seen, self._check, now, early)
+                self._change(event.backend, after, now)
         elif isinstance(event, NginxComplained):
             # It waited at least so long: an old worker has the time-out from before its reload.
             waited = ALL_WELL.connect_timeout.total_seconds()
