@@ -33,7 +33,7 @@ bench: $(NGINX) ## how fast an edit goes live, and what 100 edits under load cos
 	@$(PYTHON) benchmarks/edits.py --nginx $(NGINX)
 
 .PHONY: bench-faults
-bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, 25 min (ARGS="--only agent": 5)
+bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, 33 min (ARGS="--only agent": 6)
 	@packaging/setup run bench
 	@$(PYTHON) benchmarks/faults.py --nginx $(NGINX) $(ARGS)
 
