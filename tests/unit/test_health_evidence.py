@@ -176,8 +176,9 @@ def test_who_is_as_slow_itself_shows_nobody_up() -> None:
     for began in (T, T + 0.1):
         take(Probed(A, late, began, Timing.EARLY), began + 0.5)
     answer = Observation(Layer.READYZ, Result.OK, rtt=0.75, is_fresh=True)
-    take(Probed(B, answer, T + 0.02), T + 0.77)
-    played.monitor.tick(T + 0.77)
+    for at, backend in ((0.01, C), (0.02, B)):  # the second one when the first was learnt from
+        take(Probed(backend, answer, T + at), T + at + 0.75)
+        played.monitor.tick(T + at + 0.75)
 
     assert played.monitor.view().out == frozenset()
 

@@ -39,6 +39,9 @@ from kube_nginx_agent.observation import PASSES, STUCK, Conviction, Layer
 SHARED_SPREAD = 10.0
 """Seconds over which the nodes of a cluster end sessions that a shared cause may have hung."""
 
+_LEARNS_FOR = 1.5
+"""Seconds for which an answer is slow by the limits from before they grew: looks of the same moment
+were late by those, and are to be compared with their like."""
 _FIRST_LOOK = 0.3
 """Seconds that a list with a new backend waits for the first look at it."""
 
@@ -66,7 +69,8 @@ class Monitor:
         self._sink = sink
         self._spread = spread
         self._connect_timeout = ALL_WELL.connect_timeout
-        self._limits = limits(self._check, None, None)
+        self._limits = self._limits_before = limits(self._check, None, None)
+        self._learnt_until = 0.0
         self._cases: dict[SocketAddress, Case] = {}
         self._wishes = Wishes()
         self._new_until = 0.0
@@ -94,7 +98,7 @@ class Monitor:
         if isinstance(event, Probed):
             health = self.healths.get(event.backend)
             if health:
-                connect, answer = self._limits
+                connect, answer = self._limits_before if now < self._learnt_until else self._limits
                 early = (connect if event.seen.layer is Layer.TCP else answer).early
                 seen = self._judge_anew(event)
                 after = observe(health, seen, self._check, now, early)
@@ -117,7 +121,12 @@ class Monitor:
             self._change(backend, after, now)
         self._cases = evidence.cases(self.healths, lives, self._check, self._spread)
         slowest = fleet.slowest_connect(self.healths)
-        self._limits = limits(self._check, slowest, fleet.slowest_answer(self.healths))
+        known, self._limits = (
+            self._limits,
+            limits(self._check, slowest, fleet.slowest_answer(self.healths)),
+        )
+        if self._limits[1].early > known[1].early and now >= self._learnt_until:
+            self._limits_before, self._learnt_until = known, now + _LEARNS_FOR
         self._connect_timeout = connect_timeout_for(slowest, self._connect_timeout)
         # Only sessions that are there can be ended: without them nobody needs to be asked.
         pressing = {backend: case for backend, case in self._cases.items() if backend in lives}
