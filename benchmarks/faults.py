@@ -10,26 +10,30 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import queue
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Optional
 
-from faultbed import network, peers, report, scenarios
+from faultbed import network, peers, report, rows
 from faultbed.figures import measure
 from faultbed.network import HOST_IPS, Network
 from faultbed.peers import Peer
 from faultbed.report import Run
-from faultbed.scenarios import Fault
+from faultbed.rows import Fault
 from faultbed.stage import Stage
 from support.certs import make_certs
 from support.process import StartError
 
 _PEERS = {peer.name: peer for peer in peers.ALL}
-_FAULTS = {fault.name: fault for fault in scenarios.FAULTS}
+_FAULTS = {fault.name: fault for fault in rows.FAULTS}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -53,10 +57,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         code = 130
     if options.json:
-        document = report.document(runs, chosen, options.nginx, skipped)
+        document = report.document(runs, faults, chosen, options.nginx, skipped)
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"\n{report.table(runs, faults, chosen)}\n")
-    for failing in report.missed(runs):
+    for failing in report.missed(runs, faults):
         print(f"missed: {failing}")
     return code
 
@@ -64,23 +68,52 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def _play_all(
     chosen: Sequence[type[Peer]], faults: Sequence[Fault], options: argparse.Namespace
 ) -> Iterator[Run]:
-    with tempfile.TemporaryDirectory(prefix="kna-certs-") as folder, Network() as made:
-        certs = Path(folder)
+    """Yield each run in its turn, though some are played at the same time."""
+    plays = [(fault, peer) for fault in faults for peer in chosen if report.can_play(peer, fault)]
+    with ExitStack() as stack:
+        certs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kna-certs-")))
         for ip in HOST_IPS:
             make_certs(certs, [ip])
-        for fault in faults:
-            for peer in chosen:
-                if run := _play(made, certs, peer, fault, options):
-                    yield run
+        networks: queue.SimpleQueue[Network] = queue.SimpleQueue()
+        for _ in range(options.jobs):
+            networks.put(stack.enter_context(Network()))
+        pool, over = ThreadPoolExecutor(options.jobs), threading.Event()
+        stack.callback(pool.shutdown, cancel_futures=True)
+        stack.callback(over.set)
+        play = functools.partial(_play, networks, certs, over, options)
+        for under_way in [pool.submit(play, peer, fault) for fault, peer in plays]:
+            if run := under_way.result():
+                yield run
 
 
 def _play(
-    made: Network, certs: Path, peer: type[Peer], fault: Fault, options: argparse.Namespace
+    networks: queue.SimpleQueue[Network],
+    certs: Path,
+    over: threading.Event,
+    options: argparse.Namespace,
+    peer: type[Peer],
+    fault: Fault,
 ) -> Optional[Run]:
-    """Play a fault to a peer; without a result, say why there is none."""
+    """Play a fault to a peer in a network that is free now."""
+    made = networks.get()
+    try:
+        return _play_in(made, certs, over, options, peer, fault)
+    finally:
+        networks.put(made)
+
+
+def _play_in(
+    made: Network,
+    certs: Path,
+    over: threading.Event,
+    options: argparse.Namespace,
+    peer: type[Peer],
+    fault: Fault,
+) -> Optional[Run]:
+    """Play it and return what came of it; without a result, say why there is none."""
     began = time.monotonic()
     make_peer = functools.partial(peer, node=made.node, nginx=options.nginx)
-    stage = Stage(made, certs, make_peer)
+    stage = Stage(made, certs, make_peer, terms=fault.terms, over=over)
     try:
         with stage:
             fault.play(stage)
@@ -109,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PEERS", help=f"some of {','.join(_PEERS)}")  # fmt: skip
     add("--faults", type=functools.partial(_names, _FAULTS), default=usual, metavar="FAULTS",
         help=f"all, or some of {','.join(_FAULTS)}; else {','.join(usual)}")  # fmt: skip
+    add("--jobs", type=int, choices=range(1, 9), default=2,
+        help="how many are played at the same time, each in a network of its own; 2")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write figures, versions and machine there")
     add("--logs", type=Path, metavar="DIR", help="keep each peer's log and each load's trace there")
     return parser

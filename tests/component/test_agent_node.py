@@ -264,7 +264,7 @@ def test_full_standard_output_is_one_line(agent: AgentProcess, verb: list[str]) 
 def test_what_nginx_takes_for_inherited_sockets_is_not_passed_to_it(
     agent: AgentProcess, apis: tuple[str, ...]
 ) -> None:
-    agent._extra = {"NGINX": "/usr/bin/nginx"}
+    agent.variables = {"NGINX": "/usr/bin/nginx"}
 
     agent.start(apis[:1])
 

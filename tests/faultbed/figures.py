@@ -32,6 +32,8 @@ class Figures:
     """Watches ended at an apiserver that had no fault since they were opened."""
     working_cut: int
     """Watches ended at a faulty apiserver that would have served them on."""
+    left_out: Optional[int]
+    """Apiservers that were well and got no new clients at some time; None if it can't be told."""
     unready: int
     """Requests that the faulty one answered later than 5 s after the fault began."""
     late: int
@@ -65,6 +67,7 @@ def measure(result: Result, course: Course) -> Figures:
         stall=round(result.longest_stall(since=fault), 2),
         healthy_cut=sum(_is_healthy(cut, result, course) for cut in cuts),
         working_cut=sum(_is_working(cut, course) for cut in cuts),
+        left_out=_left_out(course),
         unready=result.servers(fault + NOTICED_AFTER, healed).get(course.victim, 0),
         late=result.count("failed", since=healed + ACCEPTED_AFTER),
         back=_rounded(result.steady_after(healed)),
@@ -100,6 +103,16 @@ def _is_working(cut: Cut, course: Course) -> bool:
         trouble.server == cut.server and trouble.serves and trouble.begins <= cut.at <= trouble.ends
         for trouble in course.troubles
     )
+
+
+def _left_out(course: Course) -> Optional[int]:
+    """Count whom the peer left out of its list, less those whose own fault it was."""
+    if course.absences is None:
+        return None
+    ends = [at for at, _ in course.absences[1:]] + [math.inf]
+    since = (who for (_, who), end in zip(course.absences, ends) if end >= course.fault)
+    guilty = {trouble.server for trouble in course.troubles if not trouble.blameless}
+    return len(frozenset().union(*since) - guilty)
 
 
 def _opened_at(cut: Cut, result: Result) -> float:

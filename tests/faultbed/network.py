@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from faultbed.relay import Way
 from support.address import Address
-from support.process import Closing
+from support.process import Closing, first_line, forget, spawn
 
-NODE_IP = "10.99.0.1"
+NODE_IPS = ("10.99.0.1", "10.99.0.2")
 HOST_IPS = ("10.99.0.11", "10.99.0.12", "10.99.0.13", "10.99.0.14")
 PORT = 6443
 
+_RELAY_SECONDS = 10.0
 _TOOLS = ("ip", "nft", "nsenter", "unshare")
-_LISTENING = "0A"  # the kernel's Documentation/networking/proc_net_tcp.rst
+_ESTABLISHED, _LISTENING = "01", "0A"  # the kernel's Documentation/networking/proc_net_tcp.rst
 
 
 def missing() -> str:
@@ -69,10 +71,18 @@ class Namespace:
 
     def is_listening(self, address: Address) -> bool:
         """Tell whether an IPv4 address is listened on in there."""
-        packed = bytes(int(part) for part in reversed(address.host.split(".")))
-        wanted = f"{packed.hex().upper()}:{address.port:04X}"
+        wanted = _packed(address)
+        return any(row[1] == wanted and row[3] == _LISTENING for row in self._tcp())
+
+    def ports_to(self, address: Address) -> list[int]:
+        """Return the local ports of the open connections to an IPv4 address."""
+        wanted = _packed(address)
+        found = (row[1] for row in self._tcp() if row[2] == wanted and row[3] == _ESTABLISHED)
+        return [int(local.partition(":")[2], 16) for local in found]
+
+    def _tcp(self) -> list[list[str]]:
         rows = Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]
-        return any(row.split()[1] == wanted and row.split()[3] == _LISTENING for row in rows)
+        return [row.split() for row in rows]
 
     def clear(self) -> None:
         """End whatever still runs in there, a worker that was forked a moment ago as well."""
@@ -124,7 +134,9 @@ class Network(Closing):
             self._switch.run("ip", "link", "add", "lan", "type", "bridge")
             self._switch.run("ip", "link", "set", "lan", "up")
             self.node = self._namespace()
-            self._join(self.node, NODE_IP, "port0")
+            self._join(self.node, NODE_IPS, "port0")
+            promotion = "/proc/sys/net/ipv4/conf/all/promote_secondaries"
+            self.node.run("tee", promotion, stdin="1")
             self.hosts = [self._host(number, ip) for number, ip in enumerate(HOST_IPS, 1)]
             self._stack = stack.pop_all()
         return self
@@ -160,6 +172,49 @@ class Network(Closing):
             yield
 
     @contextmanager
+    def losing_flows(self, host: Host) -> Iterator[None]:
+        """Drop what belongs to the connections that the node has open to a host now."""
+        ports = f"{{ {', '.join(map(str, self.node.ports_to(host.address)))} }}"
+        rules = (f"ip daddr {host.ip} tcp sport {ports}", f"ip saddr {host.ip} tcp dport {ports}")
+        with self._filter(host, (f"{rule} drop" for rule in rules)):
+            yield
+
+    @contextmanager
+    def renumbered(self) -> Iterator[None]:
+        """Take from the node the address that its connections come from; it has a second one.
+
+        At the end it is back, as the second one: nobody uses it then.
+        """
+        addresses = self.node.run("ip", "-4", "-oneline", "address", "show", "dev", "lan")
+        first = addresses.split()[3]
+        self.node.run("ip", "address", "delete", first, "dev", "lan")
+        try:
+            yield
+        finally:
+            self.node.run("ip", "address", "add", first, "dev", "lan")
+
+    @contextmanager
+    def far(self, way: Way) -> Iterator[None]:
+        """Have all between the node and the hosts take its time."""
+        ends = {"near": "relay-near", "far": "relay-far"}
+        options = {**ends, **{name.replace("_", "-"): value for name, value in vars(way).items()}}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        prefix = self._switch.prefix
+        child = spawn("faultbed.relay", arguments, errors=None, prefix=prefix)
+        try:
+            first_line(child, _RELAY_SECONDS)
+            self._switch.run("ip", "link", "add", "node", "type", "bridge")
+            self._switch.run("ip", "link", "set", "node", "up")
+            self._switch.run("ip", "link", "set", ends["near"], "master", "node")
+            self._switch.run("ip", "link", "set", ends["far"], "master", "lan")
+            self._switch.run("ip", "link", "set", "port0", "master", "node")
+            yield
+        finally:
+            self._switch.run("ip", "link", "set", "port0", "master", "lan")
+            forget(child)
+            self._switch.run("ip", "link", "delete", "node")
+
+    @contextmanager
     def rejecting(self, host: Host) -> Iterator[None]:
         """Have a host's firewall answer new and old connections with an ICMP prohibition."""
         rule = "meta l4proto tcp reject with icmp type admin-prohibited"
@@ -193,15 +248,22 @@ class Network(Closing):
 
     def _host(self, number: int, ip: str) -> Host:
         host = Host(ip, self._namespace(), f"port{number}")
-        self._join(host.namespace, ip, host.port)
+        self._join(host.namespace, [ip], host.port)
         return host
 
-    def _join(self, member: Namespace, ip: str, port: str) -> None:
+    def _join(self, member: Namespace, ips: Iterable[str], port: str) -> None:
         far = ["peer", "name", port, "netns", str(self._switch.pid)]
         member.run("ip", "link", "add", "lan", "type", "veth", *far)
         self._switch.run("ip", "link", "set", port, "master", "lan", "up")
-        member.run("ip", "address", "add", f"{ip}/24", "dev", "lan")
+        for ip in ips:
+            member.run("ip", "address", "add", f"{ip}/24", "dev", "lan")
         member.run("ip", "link", "set", "lan", "up")
+
+
+def _packed(address: Address) -> str:
+    """Return an IPv4 address as /proc/net/tcp has it."""
+    packed = bytes(int(part) for part in reversed(address.host.split(".")))
+    return f"{packed.hex().upper()}:{address.port:04X}"
 
 
 def _table(family: str, hook: str, rules: Iterable[str], name: str = "fault") -> str:

@@ -36,10 +36,23 @@ class Peer(ABC, Closing):
     name: str
     about: str
 
-    def __init__(self, folder: Path, node: Namespace, nginx: Path) -> None:
+    can: frozenset[str] = frozenset()
+    """Of "names" (its list may hold one), "limit" (of its connections, settable) and "restart" (it
+    can be killed and started again while clients are served)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        node: Namespace,
+        nginx: Path,
+        prefix: Sequence[str] = (),
+        connections: int = 0,
+    ) -> None:
         self.folder = folder
-        self.node = node
         self.nginx = nginx
+        self.node = node
+        self.prefix = [*node.prefix, *prefix]
+        self.connections = connections
         self.log = folder / f"{self.name}.log"
 
     @classmethod
@@ -59,9 +72,13 @@ class Peer(ABC, Closing):
     def update(self, backends: Backends) -> None:
         """Give it another list while it runs, as its user would, and don't wait."""
 
-    def left_out(self) -> set[str]:
-        """Return the backends of its list that it gives no new connections, if it tells."""
-        return set()
+    def left_out(self) -> Optional[set[str]]:
+        """Return the backends of its list that it gives no new connections; None: can't tell."""
+        return None
+
+    def restart(self) -> None:
+        """Kill it and start it again, without a word to what serves."""
+        raise NotImplementedError(self.name)
 
     @abstractmethod
     def close(self) -> None: ...
@@ -72,10 +89,20 @@ class Agent(Peer):
 
     name = "agent"
     about = "kube-nginx-agent run --standalone, all defaults"
+    can = frozenset({"names", "limit", "restart"})
 
-    def __init__(self, folder: Path, node: Namespace, nginx: Path) -> None:
-        super().__init__(folder, node, nginx)
-        self.process = AgentProcess(folder, nginx, LISTEN, prefix=node.prefix)
+    def __init__(
+        self,
+        folder: Path,
+        node: Namespace,
+        nginx: Path,
+        prefix: Sequence[str] = (),
+        connections: int = 0,
+    ) -> None:
+        super().__init__(folder, node, nginx, prefix, connections)
+        self.process = AgentProcess(folder, nginx, LISTEN, prefix=self.prefix)
+        if connections:
+            self.process.settings = f"worker_connections: {connections}\n"
         self.log = self.process.log
 
     @classmethod
@@ -89,9 +116,12 @@ class Agent(Peer):
     def update(self, backends: Backends) -> None:
         self.process.write(backends)
 
-    def left_out(self) -> set[str]:
+    def left_out(self) -> Optional[set[str]]:
         live = (self.process.state_dir / "kube-nginx.conf").read_text()
         return set(_DOWN.findall(live))
+
+    def restart(self) -> None:
+        self.process.restart()
 
     def close(self) -> None:
         self.process.close()
@@ -103,8 +133,18 @@ class Configured(Peer):
     file = "config"
     reload = signal.SIGHUP
 
-    def __init__(self, folder: Path, node: Namespace, nginx: Path) -> None:
-        super().__init__(folder, node, nginx)
+    _LIMIT = re.compile(r"(?<=worker_connections )\d+")
+    """Where its text has the number of its connections."""
+
+    def __init__(
+        self,
+        folder: Path,
+        node: Namespace,
+        nginx: Path,
+        prefix: Sequence[str] = (),
+        connections: int = 0,
+    ) -> None:
+        super().__init__(folder, node, nginx, prefix, connections)
         self._child: Optional[subprocess.Popen[bytes]] = None
 
     @property
@@ -122,7 +162,7 @@ class Configured(Peer):
         self._write(backends)
         with self.log.open("wb") as log:
             self._child = subprocess.Popen(
-                [*self.node.prefix, *self.command()],
+                [*self.prefix, *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,8 +187,11 @@ class Configured(Peer):
         self._child.wait()
 
     def _write(self, backends: Backends) -> None:
+        text = self.text(backends)
+        if self.connections:
+            text = self._LIMIT.sub(str(self.connections), text, count=1)
         beside = self.config.with_name("beside")
-        beside.write_text(self.text(backends), encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
         beside.replace(self.config)
 
     def _is_up(self) -> bool:
@@ -163,6 +206,7 @@ class HandWrittenNginx(Configured):
 
     name = "nginx"
     about = "nginx by hand: hash $remote_addr consistent, max_fails=3 fail_timeout=30s"
+    can = frozenset({"names", "limit"})
 
     _TEXT = """\
 daemon off;
@@ -230,8 +274,11 @@ class TunedHAProxy(Configured):
 
     name = "haproxy-tuned"
     about = "HAProxy tuned for failover: /readyz each 1 s, 200 ms in doubt, sessions shut down"
+    can = frozenset({"limit"})
     file = "haproxy.cfg"
     reload = signal.SIGUSR2
+
+    _LIMIT = re.compile(r"(?<=maxconn )\d+")
 
     # redispatch 1: each retry goes to another server. observe: a client's failed connect counts.
     _TEXT = """\

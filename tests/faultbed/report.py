@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Optional
 
 from faultbed.figures import Figures
 from faultbed.peers import Peer
-from faultbed.scenarios import Fault
+from faultbed.rows import Fault
 from faultbed.stage import RATE, WATCHES
 
 HEADINGS = {
@@ -22,6 +22,7 @@ HEADINGS = {
     "stall": "longest stall of a watch",
     "healthy_cut": "healthy sessions cut",
     "working_cut": "its own sessions cut",
+    "left_out": "healthy apiservers left out",
     "unready": "requests to it after 5 s",
     "late": "requests failed later than 1 s after the return",
     "back": "steady after the return",
@@ -31,24 +32,6 @@ HEADINGS = {
     "removed": "the removed one answers until",
 }
 _SECONDS = {"steady", "stall", "back", "watches_back", "added", "removed"}
-
-TARGETS: dict[tuple[str, str], float] = {
-    ("killed", "failed"): 0,
-    ("silent", "bad"): 1,
-    ("silent", "steady"): 1.5,
-    ("silent", "stall"): 2.5,
-    ("frozen", "steady"): 2.0,
-    ("frozen", "stall"): 3.5,
-    ("unready", "unready"): 0,
-    ("rolling-restart", "bad"): 0,
-    ("all-down", "late"): 0,
-}
-"""The most that this agent may have; a missing one stands for no promise."""
-_HARMLESS = {
-    *("hung", "slow", "slow-checks", "network-blink", "network-away", "syns-lost"),
-    *("all-syns-lost", "paused", "blinked", "half-dead", "mtu-hole", "unready"),
-}
-"""The faults in which a session that would go on is not to be ended."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +43,21 @@ class Run:
     figures: Figures
 
 
-def target(fault: str, figure: str) -> Optional[float]:
-    """Return the most that this agent may have; healthy sessions are never to be cut."""
-    is_harm = figure == "healthy_cut" or (figure == "working_cut" and fault in _HARMLESS)
-    return 0 if is_harm else TARGETS.get((fault, figure))
+def can_play(peer: type[Peer], fault: Fault) -> bool:
+    """Tell whether the peer can do what the fault needs."""
+    return not fault.needs or fault.needs in peer.can
 
 
-def missed(runs: Sequence[Run]) -> list[str]:
-    """Return the targets that the agent's runs miss, in words."""
+def missed(runs: Sequence[Run], faults: Sequence[Fault]) -> list[str]:
+    """Return the targets that the agent's runs miss, in words; runs of others say nothing."""
+    figures = {run.fault: asdict(run.figures) for run in runs if run.peer == "agent"}
     return [
-        f"{run.fault}: {HEADINGS[name]}: {_cell(name, value)}, target {_cell(name, limit)}"
-        for run in runs
-        if run.peer == "agent"
-        for name, value in asdict(run.figures).items()
-        if (limit := target(run.fault, name)) is not None and (value is None or value > limit)
+        f"{fault.name}: {HEADINGS[name]}: {_cell(name, value)}, target {_cell(name, limit)}"
+        for fault in faults
+        if fault.name in figures
+        for name in fault.figures
+        if (limit := fault.target(name)) is not None
+        and ((value := figures[fault.name][name]) is None or value > limit)
     ]
 
 
@@ -85,9 +69,8 @@ def table(runs: Sequence[Run], faults: Sequence[Fault], peers: Sequence[type[Pee
     for fault in faults:
         title = fault.title
         for figure in fault.figures:
-            got = [figures.get((name, fault.name)) for name in names]
-            cells = ["" if one is None else _cell(figure, one[figure]) for one in got]
-            limit = target(fault.name, figure)
+            cells = [_cell_of(peer, fault, figure, figures) for peer in peers]
+            limit = fault.target(figure)
             last = "" if limit is None else _cell(figure, limit)
             rows.append([title, HEADINGS[figure], *cells, last])
             title = ""
@@ -95,7 +78,11 @@ def table(runs: Sequence[Run], faults: Sequence[Fault], peers: Sequence[type[Pee
 
 
 def document(
-    runs: Sequence[Run], peers: Sequence[type[Peer]], nginx: Path, skipped: Sequence[str]
+    runs: Sequence[Run],
+    faults: Sequence[Fault],
+    peers: Sequence[type[Peer]],
+    nginx: Path,
+    skipped: Sequence[str],
 ) -> dict[str, object]:
     """Return everything, ready for JSON."""
     return {
@@ -109,7 +96,7 @@ def document(
         "runs": [
             {"peer": run.peer, "fault": run.fault, "figures": asdict(run.figures)} for run in runs
         ],
-        "missed": missed(runs),
+        "missed": missed(runs, faults),
     }
 
 
@@ -125,9 +112,22 @@ def machine() -> dict[str, object]:
     }
 
 
+def _cell_of(
+    peer: type[Peer],
+    fault: Fault,
+    figure: str,
+    figures: Mapping[tuple[str, str], Mapping[str, Optional[float]]],
+) -> str:
+    """Return what stands in the table: nothing without a result, n/a where none can be."""
+    got = figures.get((peer.name, fault.name))
+    if got is None:
+        return "" if can_play(peer, fault) else "n/a"
+    return _cell(figure, got[figure])
+
+
 def _cell(figure: str, value: Optional[float]) -> str:
     if value is None:
-        return "not at all"
+        return "n/a" if figure == "left_out" else "not at all"
     if figure in _SECONDS:
         return f"{value:.1f} s"
     return f"{value:g} %" if figure == "share" else f"{value:g}"

@@ -8,21 +8,22 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import pytest
 
-from faultbed import network
+from faultbed import network, rows
 from faultbed.figures import Figures, measure
 from faultbed.network import HOST_IPS, Network
 from faultbed.peers import Agent
-from faultbed.stage import Course, Stage
+from faultbed.stage import USUAL, Course, Stage
 from support.certs import make_certs
 from support.results import Result
 
 _HERE = Path(__file__).parent
 _CHECKOUT = _HERE.parents[1]
 _WARM_UP = 0.5  # seconds of load before the fault
+_TERMS = {fault.play: fault.terms for fault in rows.FAULTS}
 _STARTING = 0.5  # seconds that /readyz of an apiserver is red after its start
 
 
@@ -79,12 +80,22 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def play(bed: Network, certs: Path, nginx: Path) -> Iterator[Play]:
-    """Return a function that plays a scenario to the agent, with the times that it is given."""
+    """Return a function that plays a scenario to the agent, with the times that it is given.
+
+    The terms are those of the bench's row; `like` names the scenario whose terms they are.
+    """
     logs = []
 
-    def play_one(scenario: Callable[..., None], **times: float) -> Seen:
-        make_peer = functools.partial(Agent, node=bed.node, nginx=nginx)
-        stage = Stage(bed, certs, make_peer, _WARM_UP, _STARTING)
+    def play_one(
+        scenario: Callable[..., None],
+        *,
+        like: Optional[Callable[..., None]] = None,
+        peer: type[Agent] = Agent,
+        **times: float,
+    ) -> Seen:
+        make_peer = functools.partial(peer, node=bed.node, nginx=nginx)
+        terms = _TERMS.get(like or scenario, USUAL)
+        stage = Stage(bed, certs, make_peer, _WARM_UP, _STARTING, terms)
         try:
             with stage:
                 scenario(stage, **times)

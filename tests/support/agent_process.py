@@ -95,14 +95,17 @@ class AgentProcess(Closing):
         self.run_dir = folder / "run"
         self.agent_dir = folder / "run-agent"
         self.log = folder / "agent.log"
+        self.settings = ""
+        """What else stands in its backends.yaml: whole lines."""
         self._prefix = prefix
         self._uid = uid
-        self._extra = extra
+        self.variables = extra
+        """What else stands in its environment."""
         self._child: Optional[subprocess.Popen[bytes]] = None
         self.config.parent.mkdir(exist_ok=True)
         if uid is not None:
             self.nginx, variables = for_all_to_read(folder, nginx)
-            self._extra = {**variables, **(extra or {})}
+            self.variables = {**variables, **(extra or {})}
             for owned in (folder, self.config.parent):
                 os.chown(owned, uid, uid)
 
@@ -126,7 +129,9 @@ class AgentProcess(Closing):
     def text(self, backends: Iterable[object]) -> str:
         """Return a backends.yaml with this agent's listen address."""
         items = "".join(f"  - {backend}\n" for backend in backends)
-        return f"listen: {self.listen}\nbackends:{' []' if not items else ''}\n{items}"
+        return (
+            f"listen: {self.listen}\n{self.settings}backends:{' []' if not items else ''}\n{items}"
+        )
 
     def write(self, backends: Iterable[object]) -> None:
         """Replace the list by a rename, as careful writers do."""
@@ -149,7 +154,7 @@ class AgentProcess(Closing):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(self._extra),
+                env=environment(self.variables),
                 cwd="/",
                 user=self._uid,
                 group=self._uid,
@@ -251,7 +256,7 @@ class AgentProcess(Closing):
         self, verb: str, *arguments: object, uid: Optional[int] = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb on this agent's folders."""
-        extra = self._extra if uid is not None else None
+        extra = self.variables if uid is not None else None
         return run_cli(verb, f"--run-dir={self.run_dir}", *arguments, uid=uid, extra=extra)
 
     def check(self) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -28,6 +29,8 @@ from support.faults import MODES, Faults, Report
 from support.process import Closing, StartError, first_line, forget, spawn
 
 ANYWHERE = Address("127.0.0.1", 0)
+_NO_MORE_FILES = 3
+"""A limit that the standard streams use up, however many others are closed."""
 
 
 class StandIn(Closing):
@@ -63,6 +66,7 @@ class StandIn(Closing):
         self._prefix = prefix
         self._folder: Optional[tempfile.TemporaryDirectory[str]] = None
         self._child: Optional[subprocess.Popen[bytes]] = None
+        self._files = (0, 0)
 
     def __enter__(self) -> StandIn:
         self.start()
@@ -125,6 +129,15 @@ class StandIn(Closing):
 
     def thaw(self) -> None:
         self._running().send_signal(signal.SIGCONT)
+
+    def use_up_files(self) -> None:
+        """Have it at its limit of open files: its kernel accepts connections, and it does not."""
+        _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        self._files = resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (_NO_MORE_FILES, hard))
+
+    def free_files(self) -> None:
+        """Let it open files again."""
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self._files)
 
     def restart(self, seconds: float = 10.0) -> None:
         """Stop it gracefully, watches cut off after its drain, and start it on the same port."""

@@ -24,6 +24,9 @@ class Faults:
     latency: float = 0.0  # seconds before each answer
     mode: str = "none"  # one of MODES
     path: str = "/"  # latency and mode hold for the paths that begin so (plain, reset: for all)
+    tick: float = (
+        0.0  # seconds between two lines of a watch, also an open one; 0: as it was started
+    )
 
     def changed(self, changes: Mapping[str, object]) -> Faults:
         """Return the faults with some fields replaced; raise ValueError for a wrong one."""
@@ -36,8 +39,8 @@ class Faults:
         new = replace(self, **changes)  # type: ignore[arg-type]
         if new.mode not in MODES:
             raise ValueError(f"no mode {new.mode!r}; there are {', '.join(MODES)}")
-        if not 100 <= new.readyz <= 599 or new.latency < 0:
-            raise ValueError("readyz is an HTTP status, latency is not negative")
+        if not 100 <= new.readyz <= 599 or min(new.latency, new.tick) < 0:
+            raise ValueError("readyz is an HTTP status, latency and tick are not negative")
         return new
 
 
@@ -46,6 +49,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "latency": (int, float),
     "mode": (str,),
     "path": (str,),
+    "tick": (int, float),
 }
 
 

@@ -39,6 +39,7 @@ class Plan:
     watches: int = 0
     timeout: float = 5.0  # seconds for a request, all in all
     silence: float = 45.0  # seconds until a watch is given up: client-go's ping at 30, 15 to wait
+    ping: float = 0.0  # seconds between what the client of a watch says; 0: it only listens
     path: str = "/load"
     ca: Optional[Path] = None  # verify against it
 
@@ -128,6 +129,7 @@ class Generator:
                 connecting = Channel.connect(self._plan.to, self._context)
                 channel = await asyncio.wait_for(connecting, HANDSHAKE_TIMEOUT)
                 self._open.add(channel)
+                pings = self._start(self._keep_pinging(channel))
                 try:
                     await channel.send(self._head("/watch"))
                     await asyncio.wait_for(channel.read_until(b"\r\n\r\n"), HANDSHAKE_TIMEOUT)
@@ -135,10 +137,18 @@ class Generator:
                         server = await self._line(channel)
                         self._record("line", Line(number, time.monotonic(), server))
                 finally:
+                    pings.cancel()
                     self._open.discard(channel)
                     channel.close()
             except (OSError, EOFError, asyncio.TimeoutError, ProtocolError) as error:
                 await self._lost(number, server, reason_of(error))
+
+    async def _keep_pinging(self, channel: Channel) -> None:
+        """Say something again and again, as a client with more than one stream does."""
+        with contextlib.suppress(OSError):
+            while self._plan.ping:
+                await asyncio.sleep(self._plan.ping)
+                await channel.send(b"\r\n")
 
     async def _line(self, channel: Channel) -> str:
         """Wait for one chunk, which is one line, and return the name in it."""

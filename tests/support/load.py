@@ -43,6 +43,7 @@ class Load(Closing):
         watches: int = 0,
         timeout: float = 5.0,
         silence: float = 45.0,
+        ping: float = 0.0,
         path: str = "/load",
         ca: Optional[Path] = None,
         prefix: Sequence[str] = (),
@@ -51,6 +52,7 @@ class Load(Closing):
         self._timeout = timeout
         self._arguments = [f"--to={to}", f"--rate={rate}", f"--seconds={seconds}"]
         self._arguments += [f"--watches={watches}", f"--timeout={timeout}", f"--silence={silence}"]
+        self._arguments += [f"--ping={ping}"]
         self._arguments += [f"--path={path}", *([] if ca is None else [f"--ca={ca}"])]
         self._prefix = prefix
         self._folder = tempfile.TemporaryDirectory(prefix="load-")
@@ -198,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, default=5.0, metavar="SECONDS", help="for a request")
     add("--silence", type=float, default=45.0, metavar="SECONDS",
         help="until the client gives a watch up")  # fmt: skip
+    add("--ping", type=float, default=0.0, metavar="SECONDS",
+        help="between bytes that the client of a watch sends; 0: it sends none")  # fmt: skip
     add("--path", default="/load", help="of the requests")
     add("--ca", type=Path, metavar="FILE", help="verify the servers against it")
     add("--json", action="store_true", help="figures and every record as one JSON document")

@@ -35,7 +35,11 @@ class StartError(Exception):
 
 
 def spawn(
-    module: str, arguments: Sequence[str], *, errors: IO[bytes], prefix: Sequence[str] = ()
+    module: str,
+    arguments: Sequence[str],
+    *,
+    errors: Optional[IO[bytes]],
+    prefix: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `python3 -m MODULE`; `prefix` may enter a namespace (`ip netns exec NAME`)."""
     inherited = os.environ.get("PYTHONPATH")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -29,6 +30,8 @@ from support.wire import Request, head, response
 HEAD_TIMEOUT = 32.0  # seconds for the handshake and the first request's head
 IDLE_TIMEOUT = 90.0  # seconds between two requests
 BACKLOG = 4096
+GLANCE = 0.2  # seconds after which an open watch looks how often it is to tick
+ACCEPT_RETRY = 0.5  # seconds; Go's net/http waits 5 ms to 1 s
 HUGE = 1 << 30  # bytes
 PATHS_COUNTED = 1000  # then they count as "others": a fuzzer must not grow the memory
 HEALTH_PATHS = ("/readyz", "/livez", "/healthz")
@@ -129,14 +132,32 @@ class ApiServer:
     # Connections
 
     def _accept_all(self) -> None:
-        assert self._listener is not None
+        if self._listener is None:
+            return
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             while True:
-                raw, _ = self._listener.accept()
+                try:
+                    raw, _ = self._listener.accept()
+                except OSError as error:
+                    if error.errno != errno.EMFILE:
+                        raise
+                    self._pause_accepting()
+                    return
                 raw.setblocking(False)
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._connections += 1
                 self._begin(raw)
+
+    def _pause_accepting(self) -> None:
+        """Leave new clients in the kernel's queue for a while: no more files may be opened."""
+        assert self._listener is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener)
+        loop.call_later(ACCEPT_RETRY, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept_all)
 
     def _begin(self, raw: socket.socket) -> None:
         session = Session()
@@ -258,16 +279,19 @@ class ApiServer:
         """Send a line each tick until the client goes (or, as a task, is cancelled)."""
         await channel.send(head(200, None, keep=False))
         loop = asyncio.get_running_loop()
-        due, number = loop.time(), 0
+        number = 0
         while True:
             line = json.dumps({"name": self._options.name, "seq": number}).encode() + b"\n"
             await channel.send(b"%x\r\n%s\r\n" % (len(line), line))
             number += 1
-            due = max(due + self._options.tick, loop.time())  # after a freeze: no burst
-            while (left := due - loop.time()) > 0:
+            sent = loop.time()  # the next is due by this one: after a freeze, no burst
+            while (left := sent + self._tick() - loop.time()) > 0:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    if not await asyncio.wait_for(channel.receive(), left):
+                    if not await asyncio.wait_for(channel.receive(), min(left, GLANCE)):
                         return
+
+    def _tick(self) -> float:
+        return self._faults.tick or self._options.tick
 
     # Control
 

@@ -37,7 +37,8 @@ class Fault:
 
     ``kind``: "silent" (no packet passes), "syns" (no new connection does), "handshakes" (a new
     connection is accepted and gets no answer), "frozen", "refused", "red", "slow" (all answers by
-    ``by`` s), "far" (every packet by ``by`` s a round trip) or "lossy" (``by`` of the packets).
+    ``by`` s), "far" (every packet by ``by`` s a round trip), "lossy" (``by`` of the packets) or
+    "stalled" (what is sent meanwhile arrives at its end, nothing is lost).
     """
 
     kind: str
@@ -72,11 +73,11 @@ class World:
             return Result.REFUSED, at + rtt, None
         blocks = ("silent", "syns") if fresh else ("silent",)
         arrives = next((at + s for s in _RESENT if self._passes(backend, blocks, at + s)), math.inf)
+        ends = self._travels(backend, arrives, rtt)
         if layer is Layer.TCP:
-            ok = arrives + rtt
-            return Result.OK, ok, rtt if ok < math.inf else None
-        trips = 4 if fresh else 1
-        ends = arrives + trips * rtt
+            return Result.OK, ends, ends - arrives if ends < math.inf else None
+        for _ in range(3 if fresh else 0):
+            ends = self._travels(backend, ends, rtt)
         for kind in ("frozen", "handshakes") if fresh else ("frozen",):
             if held := self._first(backend, kind, arrives):
                 ends = held.ends + rtt
@@ -84,6 +85,13 @@ class World:
             ends += slow.by
         red = self._first(backend, "red", arrives)
         return (Result.NOT_READY if red else Result.OK), ends, ends - at
+
+    def _travels(self, backend: SocketAddress, sent: float, rtt: float) -> float:
+        """Return when the answer is back to what is sent now."""
+        for _ in range(2):
+            stall = self._first(backend, "stalled", sent)
+            sent = (stall.ends if stall else sent) + rtt / 2
+        return sent
 
     def _passes(self, backend: SocketAddress, blocks: tuple[str, ...], at: float) -> bool:
         if any(self._first(backend, kind, at) for kind in blocks):

@@ -17,8 +17,9 @@ from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health import evidence
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.streak import Streak
+from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
-from kube_nginx_agent.observation import Layer, Result
+from kube_nginx_agent.observation import Layer, Observation, Result
 from support.virtual import Fault, VirtualNode, World
 
 A, B, C = BACKENDS = [parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3)]
@@ -168,6 +169,26 @@ def test_slow_etcd_cuts_nobody_and_leaves_nobody_out(seconds: float) -> None:
 # 2. Life on any connection forbids the cut.
 
 
+def test_who_is_as_slow_itself_shows_nobody_up() -> None:
+    """A shared etcd is slow, and the answer to the later of two questions comes first."""
+    played = node({}).run(T)
+    take, late = played.monitor.take, Observation(Layer.READYZ, Result.SILENT, is_fresh=True)
+    for began in (T, T + 0.1):
+        take(Probed(A, late, began, Timing.EARLY), began + 0.5)
+    answer = Observation(Layer.READYZ, Result.OK, rtt=0.75, is_fresh=True)
+    for at, backend in ((0.01, C), (0.02, B)):  # the second one when the first was learnt from
+        take(Probed(backend, answer, T + at), T + at + 0.75)
+        played.monitor.tick(T + at + 0.75)
+
+    assert played.monitor.view().out == frozenset()
+
+    quick = Observation(Layer.READYZ, Result.OK, rtt=0.01, is_fresh=True)
+    take(Probed(C, quick, T + 0.8), T + 0.81)
+    played.monitor.tick(T + 0.81)
+
+    assert played.monitor.view().out == {A}
+
+
 def test_half_dead_one_drains_and_keeps_its_sessions() -> None:
     played = node({A: [Fault("handshakes", T)]}, tick=1.0).run(T + 30)
 
@@ -243,6 +264,22 @@ def test_distance_leaves_nobody_out(by: float) -> None:
     assert played.monitor.view().connect_timeout >= timedelta(seconds=min(by * 2.5, 3.0))
 
 
+@pytest.mark.parametrize(("rtt", "is_back"), [(0.4, True), (0.001, False)])
+def test_late_answer_is_in_time_if_it_is_so_by_the_distance_known_now(
+    rtt: float, is_back: bool
+) -> None:
+    played = node({}).run(T)
+    take, begins = played.monitor.take, (T, T + 0.05)
+    for began in begins:
+        take(Probed(A, Observation(Layer.READYZ, Result.SILENT, is_fresh=True), began), T + 1.1)
+    take(Probed(B, Observation(Layer.TCP, Result.OK, rtt=rtt, is_fresh=True), T + 1), T + 1.4)
+    for began in begins:
+        late = Observation(Layer.READYZ, Result.OK, rtt=1.6, is_fresh=True)
+        take(Probed(A, late, began, Timing.OVERDUE), T + 1.7)
+
+    assert (played.monitor.healths[A].state is State.UP) == is_back
+
+
 def test_far_backends_are_up_again_once_the_distance_is_known() -> None:
     assert set(states(node(everybody(Fault("far", T, by=0.3))).run(T + 30))) == {State.UP}
 
@@ -252,6 +289,21 @@ def test_spikes_on_a_far_link_leave_nobody_out() -> None:
     far = Fault("far", T, by=0.4)
 
     played = node(everybody(*spikes, far)).run(T + 200)
+
+    assert played.cuts == []
+    assert played.out_since() == set()
+
+
+@pytest.mark.parametrize("name", [f"node{number}" for number in range(40)])
+def test_standstill_of_a_far_link_leaves_nobody_out(name: str) -> None:
+    """Soon after the way has become long, when some are back already and some are not yet."""
+    begins = T + 4 + 3 * (int(name[4:]) % 13) / 13
+    faults = everybody(Fault("far", T, by=0.4), Fault("stalled", begins, begins + 3))
+    played = VirtualNode(World(faults), name=name)
+    for backend in BACKENDS:
+        played.complain(T + 0.3, backend)
+        played.complain(begins + 1, backend)
+    played.run(begins + 20)
 
     assert played.cuts == []
     assert played.out_since() == set()

@@ -133,13 +133,13 @@ def test_late_looks_alone_never_put_a_backend_out() -> None:
 def test_late_looks_put_it_out_once_another_has_done_better() -> None:
     late = after(LATE, LATE, start=up())
 
-    assert reconsider(late, CHECK, 101.0, is_outdone=True).state is State.DOWN
+    assert reconsider(late, CHECK, 101.0, others_passed=101.0).state is State.DOWN
 
 
 def test_one_late_look_is_not_enough_for_that() -> None:
     late = after(LATE, start=up())
 
-    assert reconsider(late, CHECK, 101.0, is_outdone=True).state is State.SUSPECT
+    assert reconsider(late, CHECK, 101.0, others_passed=101.0).state is State.SUSPECT
 
 
 def test_a_look_is_counted_once_though_it_is_told_of_twice() -> None:

@@ -81,6 +81,12 @@ def is_outdone(backend: SocketAddress, healths: Healths) -> bool:
     )
 
 
+def others_passed(backend: SocketAddress, healths: Healths) -> float:
+    """Return when the newest look began that another one has passed in good time, and is well."""
+    others = _others(backend, healths)
+    return max((o.quick_began for o in others if not o.failing_since), default=-math.inf)
+
+
 def must_fail_anew(backend: SocketAddress, healths: Healths) -> bool:
     """Tell whether others that failed with it are back, and no look at it has failed since.
 
@@ -182,8 +188,12 @@ def _is_answered_for(backend: SocketAddress, healths: Healths) -> bool:
     health = healths[backend]
     if health.state is State.NEW:
         return True
+    since = health.fault_began
+    if _returned(_others(backend, healths), since) > since:
+        # It failed together with others, and passed a look since: this is another failure.
+        since = max(since, health.failing_since or since)
     return not must_fail_anew(backend, healths) and any(
-        other.answered_began > health.fault_began for other in _others(backend, healths)
+        other.answered_began > since for other in _others(backend, healths)
     )
 
 

@@ -69,6 +69,8 @@ class Health:
     passed_began: float = -math.inf
     """When the newest look began that passed on a connection of its own, by the probe that sees
     the most."""
+    quick_began: float = -math.inf
+    """The same of those that were not late themselves: who is slow too shows nobody up."""
     answered_began: float = -math.inf
     """The same of any answer, also a refusal."""
     spoke_at: float = -math.inf
@@ -142,13 +144,15 @@ def patience(check: HealthCheck) -> float:
     return max([check.cut_after.total_seconds(), *told])
 
 
-def observe(health: Health, probed: Probed, check: HealthCheck, now: float) -> Health:
-    """Return the health after one more look."""
+def observe(
+    health: Health, probed: Probed, check: HealthCheck, now: float, early: float = math.inf
+) -> Health:
+    """Return the health after one more look; what takes longer than ``early`` s is late."""
     if probed.seen.result is Result.NO_ROOM:
         return health  # It says something of this node, nothing of the backend.
     if probed.seen.layer is Layer.READYZ:
         health, probed = _judge_forbidden(health, probed, now)
-    health = _note_life(health, probed, check, now)
+    health = _note_life(health, probed, check, now, early)
     if probed.seen.layer is Layer.TCP:
         tcp, readyz = _begin_early(extend(health.tcp, probed, check.tcp), health), health.readyz
         if health.tcp.fails and not tcp.fails and readyz.fails and readyz.last in STUCK:
@@ -180,17 +184,18 @@ def reconsider(
     check: HealthCheck,
     now: float,
     *,
-    is_outdone: bool = False,
+    others_passed: float = -math.inf,
     life: Life | None = None,
 ) -> Health:
     """Return the health as time and others make it: a hold ends, a hint grows old.
 
-    ``is_outdone``: another has passed a look that began after this one's first failure, so that
-    late answers count. ``life`` is what was heard of it on clients' sessions.
+    ``others_passed``: when the newest look began that another has passed. Late answers count if
+    that was after the first of them. ``life`` is what was heard of it on clients' sessions.
     """
     health = _age_hint(health, now)
-    if is_outdone:
-        tcp, readyz = convict(health.tcp, check.tcp), convict(health.readyz, check.readyz)
+    tcp = convict(health.tcp, check.tcp, others_passed)
+    readyz = convict(health.readyz, check.readyz, others_passed)
+    if tcp is not health.tcp or readyz is not health.readyz:
         health = replace(health, tcp=tcp, readyz=readyz)
     wanted = _state_of(health, check, life)
     was_out = is_out(health)
@@ -203,7 +208,9 @@ def reconsider(
         hold = min(_FIRST_HOLD * 2.0 ** min(len(outages) - 2, 30), _LONGEST_HOLD)
         held_until = now + hold if len(outages) > 1 else 0.0
         health = replace(health, outages=outages, held_until=held_until)
-    began = health.failing_since
+    # Each probe's failures are judged by what others have answered since *their* first.
+    culprit = health.culprit
+    began = culprit.first_began if culprit and not was_out else health.failing_since
     if began is None:
         began = health.fault_began if was_out else now
     return replace(health, state=wanted, since=now, fault_began=began)
@@ -267,7 +274,9 @@ def _has_passed(health: Health, check: HealthCheck) -> bool:
     return all(streak.passes for probe, streak in asked if probe.enabled)
 
 
-def _note_life(health: Health, probed: Probed, check: HealthCheck, now: float) -> Health:
+def _note_life(
+    health: Health, probed: Probed, check: HealthCheck, now: float, early: float
+) -> Health:
     """Note what an answer says beside passing or failing."""
     seen, began = probed.seen, probed.began
     if seen.layer is Layer.TCP and seen.rtt is not None:
@@ -284,6 +293,8 @@ def _note_life(health: Health, probed: Probed, check: HealthCheck, now: float) -
         return health
     if seen.result in PASSES:
         health = replace(health, passed_began=max(health.passed_began, began))
+        if (seen.rtt or 0.0) <= early:
+            health = replace(health, quick_began=max(health.quick_began, began))
     if seen.result not in STUCK:
         health = replace(health, answered_began=max(health.answered_began, began))
     return health

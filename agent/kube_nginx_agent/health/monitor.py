@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Iterable, Mapping, Protocol
 
 from kube_nginx_agent.desired import (
@@ -28,7 +29,7 @@ from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.health.wishes import Wishes
-from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
+from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Sink
@@ -42,7 +43,9 @@ SHARED_SPREAD = 10.0
 _IS_NEWS_FOR = 30.0
 """Seconds for which a silence is worth a look at the sessions in each turn, after which those of
 the watch are enough: a look walks the kernel's table."""
-
+_LEARNS_FOR = 1.5
+"""Seconds for which an answer is slow by the limits from before they grew: looks of the same moment
+were late by those, and are to be compared with their like."""
 _FIRST_LOOK = 0.3
 """Seconds that a list with a new backend waits for the first look at it."""
 
@@ -70,7 +73,8 @@ class Monitor:
         self._sink = sink
         self._spread = spread
         self._connect_timeout = ALL_WELL.connect_timeout
-        self._limits = limits(self._check, None, None)
+        self._limits = self._limits_before = limits(self._check, None, None)
+        self._learnt_until = 0.0
         self._cases: dict[SocketAddress, Case] = {}
         self._is_pressing = False
         self._wishes = Wishes()
@@ -99,9 +103,14 @@ class Monitor:
         if isinstance(event, Probed):
             health = self.healths.get(event.backend)
             if health:
-                self._change(event.backend, observe(health, event, self._check, now), now)
+                connect, answer = self._limits_before if now < self._learnt_until else self._limits
+                early = (connect if event.seen.layer is Layer.TCP else answer).early
+                seen = self._judge_anew(event)
+                after = observe(health, seen, self._check, now, early)
+                self._change(event.backend, after, now)
         elif isinstance(event, NginxComplained):
-            waited = self._connect_timeout.total_seconds()
+            # It waited at least so long: an old worker has the time-out from before its reload.
+            waited = ALL_WELL.connect_timeout.total_seconds()
             self._suspect(event.backend, now, now - waited if event.timed_out else now)
         else:
             for backend in event.backends:
@@ -111,13 +120,18 @@ class Monitor:
         """Let time pass, compare the backends with each other, and ask for what is not known."""
         lives = self._lives(now)
         for backend, health in list(self.healths.items()):
-            outdone = evidence.is_outdone(backend, self.healths)
+            passed = evidence.others_passed(backend, self.healths)
             life = lives.get(backend)
-            after = reconsider(health, self._check, now, is_outdone=outdone, life=life)
+            after = reconsider(health, self._check, now, others_passed=passed, life=life)
             self._change(backend, after, now)
         self._cases = evidence.cases(self.healths, lives, self._check, self._spread)
         slowest = fleet.slowest_connect(self.healths)
-        self._limits = limits(self._check, slowest, fleet.slowest_answer(self.healths))
+        known, self._limits = (
+            self._limits,
+            limits(self._check, slowest, fleet.slowest_answer(self.healths)),
+        )
+        if self._limits[1].early > known[1].early and now >= self._learnt_until:
+            self._limits_before, self._learnt_until = known, now + _LEARNS_FOR
         self._connect_timeout = connect_timeout_for(slowest, self._connect_timeout)
         # Only sessions that are there can be ended: without them nobody needs to be asked.
         pressing = {backend: case for backend, case in self._cases.items() if backend in lives}
@@ -166,6 +180,17 @@ class Monitor:
             health.state is State.NEW and not health.is_trusted and not health.failing_since
             for health in self.healths.values()
         )
+
+    def _judge_anew(self, probed: Probed) -> Probed:
+        """Take a late answer for one in time, if it is by what is known of the distance now.
+
+        Looks that begin in the moment in which the way becomes long have the time-out from before.
+        """
+        took = probed.seen.rtt
+        if probed.timing is not Timing.OVERDUE or probed.seen.layer is not Layer.READYZ or not took:
+            return probed
+        _, answer = limits(self._check, fleet.slowest_connect(self.healths), took)
+        return replace(probed, timing=Timing.IN_TIME) if took <= answer.timeout else probed
 
     def _lives(self, now: float) -> Lives:
         """Return what the sessions tell, if anybody is silent."""

@@ -69,9 +69,14 @@ def extend(streak: Streak, probed: Probed, probe: Probe) -> Streak:
     return _fail(streak, probed, probe)
 
 
-def convict(streak: Streak, probe: Probe) -> Streak:
-    """Return it as failed, if late answers count for failures: others answer faster."""
-    return replace(streak, has_failed=streak.has_failed or streak.fails >= probe.fall)
+def convict(streak: Streak, probe: Probe, others_passed: float) -> Streak:
+    """Return it as failed, if late answers count for failures: others have answered faster since.
+
+    ``others_passed``: when the newest look began that another backend has passed.
+    """
+    if streak.has_failed or streak.first_began is None or streak.fails < probe.fall:
+        return streak
+    return replace(streak, has_failed=True) if others_passed > streak.first_began else streak
 
 
 def forget_failures(streak: Streak, began: float) -> Streak:
