@@ -101,6 +101,7 @@ $(NGINX): $(addprefix packaging/nginx/,source pool fetch build mend) $(wildcard 
 	@packaging/setup run
 	@echo "building the stream-only nginx ..."
 	@packaging/nginx/build "$$(packaging/nginx/fetch $(CACHE))" $(@D)
+	@strip $@
 	@touch $@
 
 # New requirements make a new environment; what the daemon imports is the distribution's.

@@ -82,6 +82,32 @@ def test_text_fits_into_the_room_of_a_spare_where_there_is_none_else(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "spare"}
 
 
+def test_who_is_reading_sees_one_text_to_its_end(tmp_path: Path) -> None:
+    file, spare = tmp_path / "file", tmp_path / "spare"
+    replace_file(file, "first", spare=spare)
+
+    with file.open() as reading:
+        for text in ("second", "third"):
+            replace_file(file, text, spare=spare)
+        assert reading.read() == "first"
+
+
+def test_room_is_reserved_again_once_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, spare = tmp_path / "file", tmp_path / "spare"
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "posix_fallocate", fail)
+        for text in ("first", "second"):
+            replace_file(file, text, spare=spare)
+        assert {path.name for path in tmp_path.iterdir()} == {"file", "spare"}
+
+    replace_file(file, "third", spare=spare)
+
+    assert spare.stat().st_size >= 16 * 1024
+    assert file.read_text() == "third"
+
+
 def test_spare_that_is_still_the_live_file_is_not_written_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

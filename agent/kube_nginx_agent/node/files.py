@@ -196,7 +196,7 @@ def write_beside(path: Path, text: str, *, spare: Path | None = None) -> None:
 def move_over(source: Path, target: Path, *, spare: Path | None = None) -> None:
     """Put ``source`` in the place of ``target``, both in one folder, and have the disk know it.
 
-    With ``spare`` the old ``target`` is kept under that name, for its room. Raise FileError.
+    With ``spare`` there is a file of that name, for its room, if that can be had. Raise FileError.
     """
     try:
         if spare:
@@ -205,7 +205,7 @@ def move_over(source: Path, target: Path, *, spare: Path | None = None) -> None:
     except OSError as error:
         raise FileError(target, "it can't be replaced", error) from error
     if spare:
-        _enlarge(spare)
+        _reserve(spare)
     sync_folder(target.parent)
 
 
@@ -282,17 +282,33 @@ def _is_free(spare: Path) -> bool:
 
 
 def _keep_room_of(old: Path, spare: Path) -> None:
-    """Keep the blocks of ``old``, which is about to be replaced, under the name ``spare``."""
-    with suppress(OSError):
-        os.unlink(spare)
+    """Keep the blocks of ``old``, which is about to be replaced, where the spare has been used."""
     with suppress(OSError):
         os.link(old, spare)
 
 
-def _enlarge(spare: Path) -> None:
-    """Reserve room for a longer text than the last one; worth a try only."""
-    with suppress(OSError), open(spare, "ab") as file:
-        os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
+def _reserve(spare: Path) -> None:
+    """Have room for a longer text than the last one; worth a try only.
+
+    Always in a file of its own: somebody may still be reading what was replaced.
+    """
+    larger = spare.with_name(f"{spare.name}.new")
+    with suppress(OSError):
+        if _size(spare) >= _SPARE_BYTES:
+            return
+        try:
+            with open(larger, "xb") as file:
+                os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
+            os.replace(larger, spare)
+        except OSError:
+            os.unlink(larger)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _mode(path: Path) -> int | None:
