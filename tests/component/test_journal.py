@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.loop.agent import POLL
 from kube_nginx_agent.notices import kinds
-from kube_nginx_agent.notices.journal import Fields, choose_sink, prefix_sink, terminal_sink
-from kube_nginx_agent.notices.problems import Problem, Problems
+from kube_nginx_agent.notices.journal import choose_sink, prefix_sink, terminal_sink
 from support.address import Address
 from support.agent_process import AgentProcess
 
@@ -125,44 +123,6 @@ def test_a_touch_without_change_is_no_line(agent: AgentProcess, apis: Apis) -> N
         agent.write(apis[:1])
     assert agent.cli("reload").returncode == 0
     assert agent.lines() == said
-
-
-def test_a_problem_is_said_when_it_begins_when_it_changes_and_when_it_ends() -> None:
-    said: list[tuple[str, str, Fields]] = []
-
-    def sink(kind: kinds.Kind, message: str, fields: Fields) -> None:
-        said.append((kind.name, message, fields))
-
-    problems = Problems(sink, lambda: 42.0)
-    for what in ("a", "a", "b"):
-        problem = Problem("disk", kinds.APPLY_FAILED, AgentError(what), {"STEP": "test"})
-        problems.update([problem])
-    assert [open_.since for open_ in problems.all()] == [42.0]
-    problems.update([])
-    problems.update([])
-
-    assert [(kind, message) for kind, message, _ in said] == [
-        ("apply failed", "a"),
-        ("apply failed", "b"),
-        ("problem solved", "over after 0 s: b"),
-    ]
-    assert said[0][2] == {"STEP": "test", "REASON": "a"}
-
-
-def test_a_backend_has_a_line_for_each_state_and_none_for_each_probe() -> None:
-    said: list[str] = []
-    problems = Problems(lambda _kind, message, _fields: said.append(message), lambda: 42.0)
-
-    for kind, what in (
-        (kinds.BACKEND_DOWN, "it is down: timeout"),
-        (kinds.BACKEND_DOWN, "it is down: unreachable"),
-        (kinds.BACKEND_DRAINING, "it is draining: timeout"),
-        (kinds.BACKEND_DRAINING, "it is draining: unreachable"),
-    ):
-        problems.update([Problem("backend 10.0.0.1:6443", kind, AgentError(what))])
-    problems.update([])
-
-    assert said == ["it is down: timeout", "it is draining: timeout"]
 
 
 def test_a_users_mistake_is_never_a_traceback(agent: AgentProcess, apis: Apis) -> None:

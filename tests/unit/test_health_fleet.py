@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -65,6 +66,10 @@ def test_nobody_is_left_out_before_another_has_answered_since() -> None:
     earlier = replace(UP, answered_began=9.0)
 
     assert out_of_use({A: earlier, B: SILENT}) == frozenset()
+
+
+def test_new_one_waits_for_its_first_look_though_nobody_has_answered_lately() -> None:
+    assert out_of_use({A: replace(UP, answered_began=-math.inf), B: Health()}) == {B}
 
 
 def test_empty_list_is_no_outage() -> None:
