@@ -18,6 +18,7 @@ import kube_nginx_agent
 from kube_nginx_agent.config.addresses import parse_address
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.nginx import limits
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.observation import Conviction
 from kube_nginx_agent.sessions import cut_helper, cutting, session_watch
@@ -27,6 +28,7 @@ from kube_nginx_agent.sessions.session_watch import SessionWatch
 from kube_nginx_agent.sessions.table import Session
 from support.apiserver import StandIn
 from support.process import wait_until
+from unit.made_sessions import session
 
 _CAP_NET_ADMIN = 12  # linux/capability.h
 
@@ -433,3 +435,54 @@ def test_process_that_has_ended_is_not_closed(apis: list[SocketAddress]) -> None
 
         assert [session.backend for session in bench.watch.look()] == [apis[0]]
         assert bench.watch.problems() == []
+
+
+# The helper, as it is asked
+
+
+@contextmanager
+def helper_that_takes(seconds: float, path: Path) -> Iterator[list[str]]:
+    """Answer each message after so long with how many inodes it has; yield the messages."""
+    messages: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client, suppress(OSError):
+                while message := client.recv(cut_helper.MAX_MESSAGE):
+                    messages.append(message.decode())
+                    time.sleep(seconds)
+                    client.send(str(len(message.split()) - 1).encode())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield messages
+        thread.join(5)
+
+
+def made(count: int, backends: int) -> list[Session]:
+    addresses = [parse_address(f"10.0.0.{number}:6443") for number in range(1, backends + 1)]
+    return [session(10_000 + n, backend=addresses[n % backends]) for n in range(count)]
+
+
+def test_helper_is_told_of_each_backend_in_messages_that_fit(folder: Path) -> None:
+    with helper_that_takes(0.0, folder / "cut.sock") as messages:
+        ended = Cutter(folder / "cut.sock")._ask_helper(made(9001, backends=2))
+
+    assert ended == 9001
+    assert len(messages) == 4
+    assert max(map(len, messages)) < cut_helper.MAX_MESSAGE
+
+
+def test_slow_helper_holds_the_loop_no_longer_than_its_limit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HELPER", 0.4)
+    began = time.monotonic()
+
+    with helper_that_takes(0.15, folder / "cut.sock"), pytest.raises(socket.timeout):
+        Cutter(folder / "cut.sock")._ask_helper(made(20, backends=20))
+
+    assert time.monotonic() - began < 2.0

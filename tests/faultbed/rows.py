@@ -46,11 +46,13 @@ class Fault:
 
 _IDLE = Terms(rate=0.0)
 _FAR = Terms(timeout=10.0)
+_EXACT = Terms(tick=0.1)
+"""A stall lasts from the last line of a watch: with a line a second it is up to one too long."""
 
 FAULTS: tuple[Fault, ...] = (
-    Fault(scenarios.killed, _DEAD, {"failed": 0}),
-    Fault(scenarios.silent, _DEAD, {"bad": 1, "steady": 1.5, "stall": 2.5}),
-    Fault(scenarios.frozen, _DEAD, {"steady": 2.0, "stall": 3.5}),
+    Fault(scenarios.killed, _DEAD, {"failed": 0}, _EXACT),
+    Fault(scenarios.silent, _DEAD, {"bad": 1, "steady": 1.5, "stall": 2.5}, _EXACT),
+    Fault(scenarios.frozen, _DEAD, {"steady": 2.0, "stall": 3.5}, _EXACT),
     Fault(scenarios.unready, ("failed", "bad", "unready", *_HARM, "share"), {"unready": 0}),
     Fault(scenarios.lossy, _ALIVE),
     Fault(scenarios.flapping, ("failed", "bad", "stall", "healthy_cut")),
@@ -79,7 +81,7 @@ FAULTS: tuple[Fault, ...] = (
         {"stall": 12.0},
         Terms(tick=0.5, ping=0.5),
     ),
-    Fault(harm.address_gone, ("failed", "stall", "left_out"), {"stall": 2.0}),
+    Fault(harm.address_gone, ("failed", "stall", "left_out"), {"stall": 2.0}, _EXACT),
     Fault(
         harm.table_full,
         ("failed", *_SHARED),
@@ -94,8 +96,8 @@ FAULTS: tuple[Fault, ...] = (
         Terms(answers=((0, 1), (1, 2), (0, 2))),
         needs="names",
     ),
-    Fault(harm.silent_restarted, _DEAD, {"bad": 1, "steady": 1.5, "stall": 5.5}, needs="restart"),
-    Fault(harm.frozen_restarted, _DEAD, {"steady": 5.0, "stall": 6.5}, needs="restart"),
+    Fault(harm.silent_restarted, _DEAD, {"bad": 1, "steady": 1.5, "stall": 5.5}, _EXACT, "restart"),
+    Fault(harm.frozen_restarted, _DEAD, {"steady": 5.0, "stall": 6.5}, _EXACT, "restart"),
     Fault(harm.hung_restarted, _SHARED, needs="restart"),
     Fault(harm.network_away_restarted, _SHARED, needs="restart"),
     Fault(scenarios.one_slow, ("failed", "bad", *_HARM), is_extra=True),

@@ -12,11 +12,11 @@ import ctypes
 import errno
 import os
 import socket
+import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 from kube_nginx_agent.errors import AgentError
-from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.net.sock_diag import diag_socket
 from kube_nginx_agent.nginx import limits
 from kube_nginx_agent.nginx.process import processes_holding
@@ -71,24 +71,24 @@ class Cutter:
         return sorted(ways, key=lambda way: way[0] != self._works)
 
     def _ask_helper(self, sessions: Sequence[Session]) -> int:
+        deadline = time.monotonic() + limits.HELPER
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
             helper.settimeout(limits.HELPER)
             helper.connect(str(self._helper))
-            return sum(
-                _ask_once(helper, backend, [s.inode for s in sessions if s.backend == backend])
-                for backend in {session.backend for session in sessions}
-            )
+            return sum(_ask(helper, message, deadline) for message in _messages(sessions))
 
 
-def _ask_once(helper: socket.socket, backend: SocketAddress, inodes: Sequence[int]) -> int:
-    count = 0
-    for start in range(0, len(inodes), _INODES_AT_ONCE):
-        part = inodes[start : start + _INODES_AT_ONCE]
-        count += _ask_part(helper, f"{backend} {' '.join(map(str, part))}")
-    return count
+def _messages(sessions: Sequence[Session]) -> Iterator[str]:
+    """Yield what to say to the helper: ``ADDRESS INODE...``."""
+    for backend in {session.backend for session in sessions}:
+        inodes = [str(session.inode) for session in sessions if session.backend == backend]
+        for start in range(0, len(inodes), _INODES_AT_ONCE):
+            yield f"{backend} {' '.join(inodes[start : start + _INODES_AT_ONCE])}"
 
 
-def _ask_part(helper: socket.socket, message: str) -> int:
+def _ask(helper: socket.socket, message: str, deadline: float) -> int:
+    """Return how many sessions it has ended; all messages together take until ``deadline``."""
+    helper.settimeout(max(deadline - time.monotonic(), 0.001))
     helper.send(message.encode("ascii"))
     answer = helper.recv(64).decode("ascii", "replace")
     if not answer.isdigit():
