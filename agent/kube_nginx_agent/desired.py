@@ -89,7 +89,7 @@ def desire(
         servers.sort(key=lambda server: _digest(f"{node.id} {server.address}"))
     return Desired(
         listen=usable or listen,
-        servers=tuple(_never_nobody(servers, count_failures=not health.none_passes)),
+        servers=tuple(_never_nobody(servers, count_failures=_counts_failures(health))),
         method=config.balance.method,
         hash_salt=node.id if config.balance.salt is None else config.balance.salt,
         proxy=config.proxy,
@@ -227,6 +227,15 @@ def _addresses(backend: Backend, resolved: Resolved) -> list[SocketAddress]:
         found = {SocketAddress(unmapped(ip), port) for ip in known if is_one_host(unmapped(ip))}
         return sorted(found, key=lambda address: (address.ip.version, str(address)))
     return [backend.target]
+
+
+def _counts_failures(health: HealthView) -> bool:
+    """Tell whether nginx is to leave out by itself whom it could not reach twice.
+
+    That is a help for the second until we know. On a far link it does harm: all stand still for a
+    while now and then, and nginx would refuse every client for ``fail_timeout`` after each.
+    """
+    return not health.none_passes and health.connect_timeout <= ALL_WELL.connect_timeout
 
 
 def _never_nobody(servers: list[Server], *, count_failures: bool) -> Iterable[Server]:

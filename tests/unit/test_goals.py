@@ -73,6 +73,18 @@ def test_health_changes_nothing_but_the_servers_and_the_time_limits() -> None:
     assert goal.desired.connect_timeout == timedelta(seconds=1)
 
 
+def test_nginx_leaves_out_nobody_by_itself_on_a_far_link_or_while_none_passes() -> None:
+    far = HealthView(connect_timeout=timedelta(milliseconds=500))
+    none = HealthView(none_passes=True)
+
+    counts = [
+        {server.max_fails for server in make_goal(base(), view, PATHS, live=None).desired.servers}
+        for view in (ALL_WELL, ONE_OUT, far, none)
+    ]
+
+    assert counts == [{2}, {2}, {0}, {0}]
+
+
 def test_change_that_dns_makes_may_wait_for_room_and_an_edit_may_not() -> None:
     text = "backends: [api.example.com]\n"
     live = base(text, {"api.example.com": ["10.0.0.1"]})

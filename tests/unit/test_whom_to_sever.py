@@ -13,6 +13,7 @@ from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.journal import Fields
 from kube_nginx_agent.observation import Conviction, Layer, Observation, Result
 from kube_nginx_agent.sessions.cutting import CutError
+from kube_nginx_agent.sessions.lonely import ALONE_FOR
 from kube_nginx_agent.sessions.session_watch import JUST_NOW, LONGEST_INTERVAL
 from kube_nginx_agent.sessions.table import Session
 from unit.made_sessions import ONE, TWO, session, stuck
@@ -305,6 +306,13 @@ def test_it_looks_sooner_while_a_convicted_backend_has_sessions() -> None:
 
     bench.sever(NOW)
     assert bench.severer.due(NOW) == NOW + 1.0
+
+
+def test_loop_is_woken_when_a_session_may_have_died_alone() -> None:
+    bench = Bench(stuck(1))
+    bench.sever(NOW)
+
+    assert bench.severer.due(NOW + ALONE_FOR - 0.3) == NOW + ALONE_FOR
 
 
 def test_due_is_never_in_the_past() -> None:

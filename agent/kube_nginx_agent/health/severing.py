@@ -130,6 +130,8 @@ class Severer:
         dues = [at + self._removal_grace for at in self._removed_at.values()]
         if self._has_sessions:
             dues.append(now + (_LOOK_SOON if self._convicts_have_sessions else _LOOK_AGAIN))
+        if alone := self._lonely.due(now):
+            dues.append(alone)
         return min((due for due in dues if due > now), default=None)
 
     def problems(self) -> list[Problem]:

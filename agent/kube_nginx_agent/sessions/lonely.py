@@ -68,6 +68,11 @@ class Lonely:
         """Take that a new connection to the backend was not answered."""
         self._trouble[backend] = now
 
+    def due(self, now: float) -> float | None:
+        """Return when the next session may have been silent for long enough."""
+        dues = (silence.since + ALONE_FOR for silence in self._silences.values())
+        return min((due for due in dues if due > now), default=None)
+
     def alone(
         self,
         sessions: Iterable[Session],
