@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -159,7 +160,7 @@ def test_an_emptied_run_folder_is_filled_again_and_no_session_is_cut(
     with Load(agent.listen, rate=30, watches=4) as load:
         load.until(lambda seen: len(seen.lines) >= 4, SECONDS, "it runs")
         for entry in agent.run_dir.iterdir():
-            entry.unlink()
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         agent.wait_for_line("was gone and is put back")
         agent.wait_for_line(LIVE, count=2)
         agent.write(stand_in_addresses(apis[:1]))
@@ -247,8 +248,7 @@ def test_a_stop_ends_nginx_too_and_leaves_nothing_but_the_state(
     assert agent.wait() == 0
     assert agent.lines()[-1].endswith(f"kube-nginx-agent stops ({signum.name})")
     assert all(map(has_ended, pids))
-    assert list(agent.run_dir.iterdir()) == []
-    assert [path for path in agent.agent_dir.rglob("*") if path.is_file()] == [agent.lock]
+    assert [path for path in agent.run_dir.rglob("*") if not path.is_dir()] == [agent.lock]
     assert {path.name for path in agent.state_dir.iterdir()} == {
         "kube-nginx.conf",
         "spare",

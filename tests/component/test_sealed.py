@@ -60,7 +60,8 @@ def test_lock_is_out_of_strangers_reach(
 
         assert "PermissionError" in refused(STRANGER, _LOCK, agent.lock)
         assert "PermissionError" in refused(STRANGER, _LOCK, agent.run_dir / "nginx.pid")
-        assert agent.cli("status", uid=STRANGER).returncode == 0
+        # The units' folder for what everybody may read is another: this one was chosen.
+        assert agent.cli("status", uid=STRANGER).returncode == 4
 
 
 def test_folder_of_an_earlier_agent_is_closed_and_rid_of_what_nobody_reads(
@@ -74,7 +75,7 @@ def test_folder_of_an_earlier_agent_is_closed_and_rid_of_what_nobody_reads(
     agent.start(apis[:1])
 
     left = {path.name for path in agent.run_dir.iterdir()}
-    assert left == {"nginx.pid", "generation.sock", "log.sock"}
+    assert left == {"nginx.pid", "generation.sock", "log.sock", "agent"}
     # As root its workers are nobody's, and have to pass to the log socket.
     assert agent.run_dir.stat().st_mode & 0o777 == (0o700 if os.geteuid() else 0o711)
     assert agent.lock.parent.stat().st_mode & 0o777 == 0o700

@@ -93,7 +93,7 @@ class AgentProcess(Closing):
         self.config = config or folder / "etc" / "backends.yaml"
         self.state_dir = folder / "state"
         self.run_dir = folder / "run"
-        self.agent_dir = folder / "run-agent"
+        self.agent_dir = folder / "run" / "agent"
         self.log = folder / "agent.log"
         self.settings = ""
         """What else stands in its backends.yaml: whole lines."""

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,12 @@ def report(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    paths = Paths(run_dir=tmp_path)
-    paths.status.parent.mkdir(parents=True, exist_ok=True)
-    return paths
+def paths() -> Iterator[Paths]:
+    # Not tmp_path: where packages are built, its name is longer than a socket's may be.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        paths = Paths(run_dir=Path(folder))
+        paths.status.parent.mkdir(parents=True, exist_ok=True)
+        yield paths
 
 
 @pytest.mark.parametrize(

@@ -38,5 +38,9 @@ def test_everything_lies_in_the_folders_that_were_chosen() -> None:
     own = [paths.status, paths.status_spare, paths.private_dir]
     assert {path.parent for path in kept} == {Path("/s")}
     assert {path.parent for path in shared} == {Path("/r")}
-    assert {path.parent for path in own} == {Path("/r-agent")}
+    assert {path.parent for path in own} == {Path("/r/agent")}
     assert paths.lock.parent == paths.private_dir
+
+
+def test_units_have_a_folder_that_nginx_does_not_see() -> None:
+    assert Paths().agent_dir == Path("/run/kube-nginx-agent")

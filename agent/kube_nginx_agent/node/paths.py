@@ -94,9 +94,12 @@ class Paths:
     def agent_dir(self) -> Path:
         """What is the agent's alone: nginx's unit may write the run folder, and not this one.
 
-        Beside the run folder and not in it, so that each can be closed to others by itself.
+        Of the units' folder it is beside it, so that each can be closed to others by itself. In
+        another one that was chosen it is inside: what is above that need not be ours.
         """
-        return self.run_dir.with_name(f"{self.run_dir.name}-agent")
+        if self.run_dir == Path("/run/kube-nginx"):
+            return Path("/run/kube-nginx-agent")
+        return self.run_dir / "agent"
 
     @property
     def status(self) -> Path:
