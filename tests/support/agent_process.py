@@ -40,7 +40,9 @@ def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """Return the environment for `command`."""
     # Strict: a part that asks to be woken in the past is a fault that is said.
     strict = {"KUBE_NGINX_AGENT_STRICT": "1"}
-    return {**os.environ, "PYTHONPATH": str(AGENT), **strict, **(extra or {})}
+    # A user's Python keeps what it prints until there is enough of it, or the end.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**own, "PYTHONPATH": str(AGENT), **strict, **(extra or {})}
 
 
 def run_cli(
@@ -257,6 +259,9 @@ class AgentProcess(Closing):
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb on this agent's folders."""
         extra = self.variables if uid is not None else None
+        if uid is not None and self._uid is None:
+            # This tree may lie where others may not go.
+            _, extra = for_all_to_read(self.state_dir.parent, self.nginx)
         return run_cli(verb, f"--run-dir={self.run_dir}", *arguments, uid=uid, extra=extra)
 
     def check(self) -> subprocess.CompletedProcess[str]:

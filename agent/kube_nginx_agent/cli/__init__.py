@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from contextlib import suppress
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (each verb's ``--help`` says which)."""
     parser = options.parser(VERBS)
     try:
-        chosen = parser.parse_args(arguments)
+        chosen = _parse(parser, arguments)
         code: int = chosen.verb(chosen)
         sys.stdout.flush()
     except ConfigError as error:
@@ -44,6 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(f"kube-nginx-agent: standard output can't be written: {error.strerror}")
         return 1
     return code
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; end after ``--help``, whose text may still be to be written out."""
+    try:
+        return parser.parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
 
 
 def _complain(text: str) -> None:
