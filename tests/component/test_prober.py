@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from kube_nginx_agent.health.readyz import ReadyzProbe
 from kube_nginx_agent.health.repeated import Look, Repeated
 from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.inbox import Probed, Timing
-from kube_nginx_agent.model import HealthCheck, SocketAddress
+from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
 from support.apiserver import StandIn
 from support.process import wait_until
@@ -59,7 +60,7 @@ class Bench:
         self.posted: list[Probed] = []
         check = replace(HealthCheck.tcp)
         pace = Pace(Layer.TCP, check, random.Random(1))
-        self.probe = Repeated(ADDRESS, Layer.TCP, pace, asker, wish, Lookers(), self.posted.append)
+        self.probe = Repeated(ADDRESS, Layer.TCP, pace, asker, wish, Lookers(2), self.posted.append)
 
     def __enter__(self) -> Bench:
         self.probe.start()
@@ -206,7 +207,7 @@ def _names(backend: str) -> list[str]:
 
 
 def test_look_that_hangs_keeps_no_other_from_being_made() -> None:
-    lookers, goes_on, made = Lookers(), threading.Event(), threading.Event()
+    lookers, goes_on, made = Lookers(2), threading.Event(), threading.Event()
 
     lookers.run("hangs", goes_on.wait)
     lookers.run("next", made.set)
@@ -216,7 +217,7 @@ def test_look_that_hangs_keeps_no_other_from_being_made() -> None:
 
 
 def test_threads_that_made_looks_make_the_next_ones_and_few_stay() -> None:
-    lookers, seen = Lookers(), []
+    lookers, seen = Lookers(2), []
     before = threading.active_count()
     at_once = threading.Barrier(5)
     for _ in range(4):
@@ -230,3 +231,28 @@ def test_threads_that_made_looks_make_the_next_ones_and_few_stay() -> None:
         wait_until(lambda: seen[-1].name == "looker", 5, "its thread to be idle")
     assert len(set(seen)) <= 2
     assert threading.active_count() - before == 2
+
+
+def test_questions_over_tls_never_share_a_thread_but_connects_do(api: StandIn) -> None:
+    """What OpenSSL remembers of one connection is the thread's, and would spoil the next."""
+    address = parse_address(str(api.address))
+    context = Trust("none").context
+    threads: dict[Layer, set[int]] = {Layer.TCP: set(), Layer.READYZ: set()}
+    posts: list[Probed] = []
+
+    def post(probed: Probed) -> None:
+        threads[probed.seen.layer].add(threading.get_native_id())
+        posts.append(probed)
+
+    prober = Prober(post, "node")
+    quick = Probe(interval=timedelta(milliseconds=50), timeout=timedelta(seconds=5))
+    check = HealthCheck(tcp=quick, readyz=quick)
+    prober.want([address], check, lambda backend: ReadyzProbe(backend, "/readyz", context))
+
+    def asked(layer: Layer) -> int:
+        return sum(probed.seen.layer is layer for probed in list(posts))
+
+    wait_until(lambda: min(asked(Layer.TCP), asked(Layer.READYZ)) >= 10, 10, "ten looks each")
+    prober.want([], check, lambda backend: ReadyzProbe(backend, "/readyz", context))
+    assert len(threads[Layer.READYZ]) >= 10
+    assert len(threads[Layer.TCP]) < 10

@@ -146,6 +146,9 @@ class Channel:
                 await readable(self._tls)
             except ssl.SSLWantWriteError:
                 await self._writable()
+            except OSError:
+                _forget_errors()
+                raise
 
     async def _writable(self) -> None:
         ready = self._loop.create_future()
@@ -165,6 +168,21 @@ async def readable(sock: socket.socket) -> None:
         await ready
     finally:
         loop.remove_reader(sock)
+
+
+def _forget_errors() -> None:
+    """Empty OpenSSL's queue of errors, which all connections of a thread share.
+
+    Python 3.13.5 leaves that of a reset connection there, and the next one to read is then told
+    that it was reset. A handshake begins by emptying the queue.
+    """
+    nobody = _CONTEXT.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    with contextlib.suppress(ssl.SSLWantReadError):
+        nobody.do_handshake()
+
+
+_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_CONTEXT.check_hostname = False
 
 
 def _wake(ready: asyncio.Future[None]) -> None:

@@ -34,7 +34,7 @@ class Prober:
         """Take where observations go, and what makes this node's jitter differ from others'."""
         self._post = post
         self._node_id = node_id
-        self._lookers = Lookers()
+        self._lookers = {Layer.TCP: Lookers(most_idle=2), Layer.READYZ: Lookers(most_idle=0)}
         self._probes: dict[SocketAddress, list[Repeated]] = {}
         self._check: HealthCheck | None = None
 
@@ -79,7 +79,8 @@ class Prober:
     ) -> Repeated:
         pace = Pace(layer, probe, self._dice(backend, layer))
         wish = Wish(*limits(check, None, None))
-        repeated = Repeated(backend, layer, pace, asker, wish, self._lookers, self._post)
+        lookers = self._lookers[layer]
+        repeated = Repeated(backend, layer, pace, asker, wish, lookers, self._post)
         repeated.start()
         return repeated
 
