@@ -23,6 +23,7 @@ OLD_VERSION = "0.1.0-1"
 """The last version whose backends.yaml dpkg and rpm knew as a file of the package."""
 
 _OLD_COMMIT = "7a0ecfc"
+_NOT_PACKAGED = ("benchmarks", "dist", "tests")
 _KEPT = 16
 _KEY = "system tests <system-tests@packages.invalid>"
 
@@ -126,15 +127,20 @@ def _build(kind: str, tree: Path, carried: str = "") -> Path:
 
 
 def _state_of(tree: Path) -> str:
-    """Hash all of a tree that a package is made of; the tests are no part of that."""
+    """Hash all of a tree but what no package is made of: what is new is taken to count."""
     digest = hashlib.sha256()
-    for name in ("LICENSE", "README.md", "agent", "debian", "packaging", "pyproject.toml", "rpm"):
-        top = tree / name
-        for file in sorted([top, *top.rglob("*")]):
-            if file.is_file() and file.suffix != ".pyc":
-                digest.update(f"{file.relative_to(tree)}\0{file.stat().st_mode & 0o111}\0".encode())
-                digest.update(file.read_bytes())
+    for file in sorted(_packaged_files(tree)):
+        digest.update(f"{file.relative_to(tree)}\0{file.stat().st_mode & 0o111}\0".encode())
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _packaged_files(tree: Path) -> Iterator[Path]:
+    for top in tree.iterdir():
+        if top.name not in _NOT_PACKAGED and not top.name.startswith("."):
+            for file in [top, *top.rglob("*")]:
+                if file.is_file() and file.suffix != ".pyc":
+                    yield file
 
 
 def _forget_all_but_the_latest(folder: Path) -> None:
