@@ -56,10 +56,10 @@ class World:
         for number in numbers:
             self.apis[number].fault(**changes)
 
-    def full_backlog(self) -> Address:
-        """Return an address at which every packet of a new connection is dropped."""
+    def full_backlog(self, host: str) -> Address:
+        """Return an address of the host at which every packet of a new connection is dropped."""
         listener = self.stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         listener.listen(0)
         for _ in range(3):
             filling = self.stack.enter_context(socket.socket())
@@ -70,12 +70,12 @@ class World:
 
 def _one_refused(world: World) -> None:
     world.apis.pop()
-    world.start("127.0.0.1:1")
+    world.start("127.1.255.1:6443")
 
 
 def _one_silent(world: World) -> None:
-    world.apis.pop()
-    world.start(world.full_backlog())
+    address = world.apis.pop().address
+    world.start(world.full_backlog(address.host))
 
 
 def _one_frozen(world: World) -> None:
@@ -206,7 +206,12 @@ def _make(stack: ExitStack, folder: Path, number: int, nginx: Path, enter: str) 
     (folder / "resolv.conf").write_text("nameserver 127.0.0.53\n")
     (folder / "nsswitch.conf").write_text("hosts: files dns\n")
     own = stack.enter_context(ExitStack())
-    apis = [own.enter_context(StandIn(f"api{i}", folder / "certs")) for i in (1, 2, 3)]
+    # One port on addresses of their own, as the apiservers of a cluster have it.
+    addresses = [Address(f"127.1.{number}.{i}", 6443) for i in (1, 2, 3)]
+    apis = [
+        own.enter_context(StandIn(f"api{i}", folder / "certs", listen=address))
+        for i, address in enumerate(addresses, 1)
+    ]
     prefix = ("unshare", "--mount", "sh", "-c", enter, str(folder)) if enter else ()
     listen = Address("127.0.0.1", 18500 + number)
     agent = own.enter_context(AgentProcess(folder, nginx, listen, prefix=prefix))

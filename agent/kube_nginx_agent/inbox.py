@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import queue
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -54,6 +57,10 @@ class Probed:
     began: float
     """When it began to look, in seconds of the steady clock."""
     timing: Timing = Timing.IN_TIME
+    at: float = math.inf
+    """When it was told of; infinite: just now."""
+    can_wait: bool = False
+    """Whether it only says again what is known: no reason to wake, but taken with the next."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +119,23 @@ class Inbox:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: deque[Event] = deque()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def post(self, event: Event) -> None:
-        """Leave an event; never blocks."""
-        self._queue.put(event)
+        """Leave an event; never blocks. One that can wait wakes nobody."""
+        self._events.append(event)
+        if not (isinstance(event, Probed) and event.can_wait):
+            self._wakes.put(None)
 
     def wait(self, timeout: float) -> list[Event]:
-        """Return all events that are there, waiting up to ``timeout`` seconds for a first one."""
-        events = []
-        try:
-            events.append(self._queue.get(timeout=max(timeout, 0)))
+        """Return all events in their order, after up to ``timeout`` seconds without one to wake."""
+        with suppress(queue.Empty):
+            self._wakes.get(timeout=max(timeout, 0))
             while True:
-                events.append(self._queue.get_nowait())
-        except queue.Empty:
-            return events
+                self._wakes.get_nowait()
+        # Only now: whatever comes from here on has left a reason to wake behind it.
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events

@@ -11,15 +11,16 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, cast
 
 from kube_nginx_agent.desired import HealthView
 from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
-from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits
+from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits, says_it_again
 from kube_nginx_agent.health.prober import EVERY_NTH_IS_FRESH, Prober
 from kube_nginx_agent.health.repeated import is_asked_now
 from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
+from kube_nginx_agent.loop.agent import POLL
 from kube_nginx_agent.model import HealthCheck, SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
 from kube_nginx_agent.sessions.lives import Life
@@ -57,6 +58,7 @@ class World:
     faults: dict[SocketAddress, list[Fault]]
     tick: float = math.inf
     """Seconds between two lines of a watch; infinite: the sessions are idle."""
+    has_sessions: bool = True
     dice: random.Random = field(default_factory=lambda: random.Random(1))
 
     def _first(self, backend: SocketAddress, kind: str, at: float) -> Fault | None:
@@ -130,6 +132,9 @@ class VirtualNode:
         self._paces: dict[tuple[SocketAddress, Layer], Pace] = {}
         self._rounds: dict[tuple[SocketAddress, Layer], int] = {}
         self._turns: dict[tuple[SocketAddress, Layer], int] = {}
+        self._told: dict[tuple[SocketAddress, Layer], Observation] = {}
+        self._waiting: list[Probed] = []
+        self._is_woken = False
         share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
         said: Any = lambda *_: None  # noqa: E731
         self.monitor = Monitor(cast(Prober, self), self, said, share * SHARED_SPREAD)
@@ -156,6 +161,8 @@ class VirtualNode:
                     self._begin_at(self.now, backend, layer, fresh=True)
 
     def lives(self, now: float, **_: float) -> Mapping[SocketAddress, Life]:
+        if not self.world.has_sessions:
+            return {}
         return {backend: self.world.life(backend, now) for backend in self.world.faults}
 
     # Time.
@@ -165,26 +172,29 @@ class VirtualNode:
 
     def complain(self, time: float, backend: SocketAddress, *, timed_out: bool = True) -> None:
         """Have nginx meet an error at a backend."""
-        self.at(time, lambda: self.monitor.take(NginxComplained(backend, timed_out), self.now))
+        self.at(time, lambda: self._take(NginxComplained(backend, timed_out)))
 
     def wait_in_vain(self, time: float, backend: SocketAddress) -> None:
         """Have a session to a backend wait."""
-        self.at(time, lambda: self.monitor.take(SessionsWait(frozenset({backend})), self.now))
+        self.at(time, lambda: self._take(SessionsWait(frozenset({backend}))))
 
     def run(self, until: float) -> VirtualNode:
         """Let time pass; return itself."""
         while True:
             self._pass()
             due = self.monitor.due(self.now)
-            times = [until, *([due] if due is not None else [])]
-            times += [self._events[0][0]] if self._events else []
-            self.now = max(self.now, min(times))
+            wake = min(until, due if due is not None else until, self.now + POLL)
+            while self._events and self._events[0][0] <= wake and not self._is_woken:
+                self.now = max(self.now, self._events[0][0])
+                heapq.heappop(self._events)[2]()
+            if not self._is_woken:
+                self.now = max(self.now, wake)
             if self.now >= until:
                 return self
-            while self._events and self._events[0][0] <= self.now:
-                heapq.heappop(self._events)[2]()
 
     def _pass(self) -> None:
+        self._is_woken = False
+        self._take_waiting()
         self.monitor.tick(self.now)
         view = self.monitor.view()
         if not self.views or self.views[-1][1] != view:
@@ -231,4 +241,25 @@ class VirtualNode:
         self._begin_at(began + pause, backend, layer)
 
     def _post(self, time: float, probed: Probed) -> None:
-        self.at(time, lambda: self.monitor.take(probed, self.now))
+        self.at(time, lambda: self._tell(replace(probed, at=time)))
+
+    def _tell(self, probed: Probed) -> None:
+        """Leave what was seen to the monitor, which has its reasons to wake."""
+        probe = probed.backend, probed.seen.layer
+        wish, before = self._wishes[probed.backend], self._told.get(probe)
+        can_wait = False
+        if probed.timing is not Timing.OVERDUE:
+            can_wait = says_it_again(wish, before, probed.seen)
+            self._told[probe] = probed.seen
+        self._waiting.append(probed)
+        self._is_woken = self._is_woken or not can_wait
+
+    def _take(self, hint: NginxComplained | SessionsWait) -> None:
+        self._take_waiting()
+        self.monitor.take(hint, self.now)
+        self._is_woken = True
+
+    def _take_waiting(self) -> None:
+        for probed in self._waiting:
+            self.monitor.take(probed, self.now)
+        self._waiting.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import timedelta
+from typing import List, Tuple
 
 import pytest
 from hypothesis import given, settings
@@ -428,21 +429,48 @@ def test_agent_that_starts_before_a_silent_host_leaves_and_cuts_it() -> None:
 
 # The rules as such, over any history.
 
-KINDS = ["silent", "syns", "handshakes", "frozen", "refused", "red", "slow", "far", "lossy"]
-SPANS = st.tuples(
-    st.sampled_from(KINDS),
-    st.floats(2.0, 25.0),
-    st.one_of(st.just(math.inf), st.floats(0.1, 15.0)),
-    st.sampled_from([0.2, 0.8, 1.5, 3.0]),
-)
-HISTORIES = st.lists(st.lists(SPANS, max_size=3), min_size=1, max_size=4)
+History = List[List[Tuple[str, float, float, float]]]
+KINDS = ["silent", "syns", "handshakes", "frozen", "refused", "red", "slow", "far"]
+
+
+def histories(*more: str) -> st.SearchStrategy[History]:
+    spans = st.tuples(
+        st.sampled_from([*KINDS, *more]),
+        st.floats(2.0, 25.0),
+        st.one_of(st.just(math.inf), st.floats(0.1, 15.0)),
+        st.sampled_from([0.2, 0.8, 1.5, 3.0]),
+    )
+    return st.lists(st.lists(spans, max_size=3), min_size=1, max_size=4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(HISTORIES, st.sampled_from([math.inf, 1.0, 5.0]))
-def test_no_history_leads_to_a_cut_on_thin_evidence(
-    history: list[list[tuple[str, float, float, float]]], tick: float
+@given(histories("lossy"), st.sampled_from([math.inf, 1.0, 5.0]))
+def test_no_history_leads_to_a_cut_on_thin_evidence(history: History, tick: float) -> None:
+    played = Watched(world_of(history, tick))
+
+    played.run(45.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories(), st.sampled_from([math.inf, 1.0, None]))
+def test_looks_that_wake_nobody_leave_out_and_cut_whom_the_others_would(
+    history: History, tick: float | None
 ) -> None:
+    """``tick`` None: there are no sessions, so that looks at who fails need not wake either.
+
+    Without loss, whose dice fall otherwise when the looks are made at other times.
+    """
+    woken, lazy = Woken(world_of(history, tick)), VirtualNode(world_of(history, tick))
+
+    woken.run(45.0)
+    lazy.run(45.0)
+
+    if tick is not None:
+        assert [backend for _, backend in lazy.cuts] == [backend for _, backend in woken.cuts]
+    assert lazy.out_since() == woken.out_since()
+
+
+def world_of(history: History, tick: float | None) -> World:
     backends = [parse_address(f"10.0.0.{n}:6443") for n in range(1, len(history) + 1)]
     faults = {
         backend: [
@@ -451,9 +479,15 @@ def test_no_history_leads_to_a_cut_on_thin_evidence(
         ]
         for backend, spans in zip(backends, history)
     }
-    played = Watched(World(faults, tick))
+    return World(faults, tick or math.inf, has_sessions=tick is not None)
 
-    played.run(45.0)
+
+class Woken(VirtualNode):
+    """Passes after each look."""
+
+    def _tell(self, probed: Probed) -> None:
+        super()._tell(probed)
+        self._is_woken = True
 
 
 class Watched(VirtualNode):

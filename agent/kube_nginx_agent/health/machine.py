@@ -130,6 +130,13 @@ class Health:
         since = self.failing_since
         return since is not None and now - since < patience(check) + 1.5
 
+    def is_settled(self, check: HealthCheck, now: float) -> bool:
+        """Tell whether one more look that ends as the last one did changes nothing."""
+        if self.state not in (State.UP, State.DRAINING, State.DOWN):
+            return False
+        is_starting = is_out(self) and self.forbidden_since is not None
+        return not is_starting and not self.is_in_doubt(check, now)
+
     def due(self, now: float) -> float | None:
         """Return when time alone may change the state."""
         dues = [self.held_until] if is_out(self) else []

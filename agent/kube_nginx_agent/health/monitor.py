@@ -105,6 +105,7 @@ class Monitor:
             if health:
                 connect, answer = self._limits_before if now < self._learnt_until else self._limits
                 early = (connect if event.seen.layer is Layer.TCP else answer).early
+                now = min(now, event.at)
                 seen = self._judge_anew(event)
                 after = observe(health, seen, self._check, now, early)
                 self._change(event.backend, after, now)
@@ -136,7 +137,12 @@ class Monitor:
         # Only sessions that are there can be ended: without them nobody needs to be asked.
         pressing = {backend: case for backend, case in self._cases.items() if backend in lives}
         self._is_pressing = bool(pressing)
-        wishes = self._wishes.of(self.healths, pressing, self._check, self._limits, now)
+        at_stake = any(
+            self.healths[b].failing_since is not None for b in lives.keys() & self.healths
+        )
+        wishes = self._wishes.of(
+            self.healths, pressing, self._check, self._limits, now, is_at_stake=at_stake
+        )
         self._prober.set_wishes(wishes)
 
     def due(self, now: float) -> float | None:

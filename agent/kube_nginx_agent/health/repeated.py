@@ -13,7 +13,7 @@ from functools import partial
 from typing import Callable, Protocol
 
 from kube_nginx_agent.health.lookers import Lookers
-from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish
+from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish, says_it_again
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
@@ -84,6 +84,7 @@ class Repeated(threading.Thread):
         self._pending: list[_Pending] = []
         self._next_at = 0.0
         self._fresh_next = False
+        self._told: Observation | None = None
         self._ended = False
 
     def set_wish(self, wish: Wish) -> None:
@@ -165,8 +166,14 @@ class Repeated(threading.Thread):
                 self._tell(look, _ON_LATENESS[self._layer], Timing.IN_TIME)
 
     def _tell(self, look: _Pending, seen: Observation, timing: Timing) -> None:
-        if not self._ended:
-            self._post(Probed(self._backend, seen, look.began, timing))
+        if self._ended:
+            return
+        can_wait = False
+        if timing is not Timing.OVERDUE:  # which nobody counts: the next one may be news again
+            can_wait = says_it_again(self._wish, self._told, seen)
+            self._told = seen
+        at = time.monotonic()
+        self._post(Probed(self._backend, seen, look.began, timing, at, can_wait))
 
 
 def is_asked_now(layer: Layer, before: Wish, wish: Wish) -> bool:

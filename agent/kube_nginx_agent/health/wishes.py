@@ -33,15 +33,20 @@ class Wishes:
         """Return when somebody may be asked again who has been asked already."""
         return self._due if self._due is not None and self._due > now else None
 
-    def of(
+    def of(  # noqa: PLR0913 - all that the loop knows
         self,
         healths: Healths,
         pressing: Mapping[SocketAddress, Case],
         check: HealthCheck,
         limits: tuple[Limits, Limits],
         now: float,
+        *,
+        is_at_stake: bool = False,
     ) -> dict[SocketAddress, Wish]:
-        """Return what is wanted of each; ``pressing`` are the cases in which time matters."""
+        """Return what is wanted of each; ``pressing`` are the cases in which time matters.
+
+        ``is_at_stake``: a backend that fails has sessions, against which its looks may yet count.
+        """
         connect, answer = limits
         self._forget(healths)
         self._due = None
@@ -54,9 +59,11 @@ class Wishes:
             if now >= case.ripe_at - lead(early):
                 doubted.add(backend)
                 self._look_a_last_time(backend, case, now)
+        is_settled = not is_at_stake and all(h.is_settled(check, now) for h in healths.values())
         for backend in healths:
             if doubted - {backend} or must_fail_anew(backend, healths):
                 self._ask(backend, now, quick, gap)
+                is_settled = False
         return {
             backend: Wish(
                 connect=connect,
@@ -64,6 +71,7 @@ class Wishes:
                 haste=Haste.DOUBT if health.is_in_doubt(check, now) else Haste.NONE,
                 is_failing=backend in failing,
                 is_shared=len(failing) > 1,
+                is_settled=is_settled,
                 fresh=health.readyz.needs_fresh,
                 asked_at=self._asked_at.get(backend, 0.0),
                 connected_at=self._connected_at.get(backend, 0.0),
