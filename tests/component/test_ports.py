@@ -15,6 +15,7 @@ import pytest
 from component.conftest import FreePort
 from component.rig import Rig, as_model, holder
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.nginx import ports
 from kube_nginx_agent.nginx.ports import (
     AddressHeldError,
     OwnAddressError,
@@ -32,8 +33,17 @@ needs_ipv6 = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def address(free_port: FreePort) -> Address:
+@pytest.fixture(params=["sock_diag", "proc"])
+def address(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, free_port: FreePort
+) -> Address:
+    """An address, where its holder is told in one of two ways: some kernels have only proc(5)."""
+    if request.param == "proc":
+
+        def refused(*_: object) -> None:
+            raise PermissionError("no netlink here")
+
+        monkeypatch.setattr(ports, "diag_socket", refused)
     return Address("127.0.0.1", free_port())
 
 

@@ -28,7 +28,7 @@ _READERS: tuple[tuple[ModuleType, Callable[[], object]], ...] = (
     (process, lambda: process.workers(_OURS)),
     (process, lambda: process.is_retiring(_OURS)),
     (orphans, lambda: orphans._listening_inodes(_SOCKET)),
-    (ports, lambda: [SocketAddress(ip, port) for ip, port, *_ in ports._listeners()]),
+    (ports, lambda: [SocketAddress(ip, port) for ip, port, *_ in ports._listeners_of_proc()]),
     (capacity, lambda: capacity._files_limit(_PID)),
     (capacity, capacity._source_ports),
     (ownership, lambda: ownership.cgroup_id(_PID)),

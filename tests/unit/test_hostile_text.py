@@ -145,7 +145,7 @@ def test_number_that_is_none_is_no_count() -> None:
 def test_listener_that_can_t_be_read_leaves_the_others() -> None:
     good = "0: 0100007F:20FB 00000000:0000 0A 0:0 0:0 0 998 0 4321 1"
     with reads(ports, f"head\n0: x y 0A\n\n{good}\n"):
-        found = {(str(ip), port, uid, inode) for ip, port, uid, inode in ports._listeners()}
+        found = {(str(ip), port, uid, inode) for ip, port, uid, inode in ports._listeners_of_proc()}
 
     assert found == {("127.0.0.1", 8443, 998, 4321)}
 

@@ -166,7 +166,8 @@ class Repeated(threading.Thread):
                 self._tell(look, _ON_LATENESS[self._layer], Timing.IN_TIME)
 
     def _tell(self, look: _Pending, seen: Observation, timing: Timing) -> None:
-        if self._ended:
+        says_nothing = timing is Timing.OVERDUE and seen.rtt is None
+        if self._ended or says_nothing:
             return
         can_wait = False
         if timing is not Timing.OVERDUE:  # which nobody counts: the next one may be news again

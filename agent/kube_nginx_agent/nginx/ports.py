@@ -16,6 +16,7 @@ import psutil
 
 from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.model import IPAddress, SocketAddress
+from kube_nginx_agent.net.sock_diag import LISTEN, diag_socket, dump
 from kube_nginx_agent.nginx.process import Process, processes_holding, workers
 from kube_nginx_agent.node.files import read_proc
 
@@ -125,8 +126,8 @@ def check_listen(
 
 def find_holder(address: SocketAddress) -> tuple[IPAddress, Holder] | tuple[None, None]:
     """Return who listens where it keeps others off the address, after the IP that it listens on."""
-    for ip, port, uid, inode in _listeners():
-        if port == address.port and _keeps_off(ip, address.ip):
+    for ip, uid, inode in _listeners_on(address.port):
+        if _keeps_off(ip, address.ip):
             pid = next(processes_holding({inode}), None)
             return ip, Holder(_user_name(uid), pid, _name_of(pid) if pid else "", uid)
     return None, None
@@ -139,11 +140,23 @@ def _keeps_off(held: IPAddress, wanted: IPAddress) -> bool:
     return held == wanted or held.is_unspecified or wanted.is_unspecified
 
 
-def _listeners() -> list[tuple[IPAddress, int, int, int]]:
-    """Return (address, port, uid, inode) of every listening TCP socket of this network namespace.
+def _listeners_on(port: int) -> list[tuple[IPAddress, int, int]]:
+    """Return (address, uid, inode) of everybody who listens on a port in this network namespace.
 
-    Read from proc(5), which shows the uid of sockets whose process can't be looked into.
+    Both ways show the uid of sockets whose process can't be looked into. For sock_diag the kernel
+    walks the listeners only, for proc(5) its whole table.
     """
+    try:
+        with diag_socket() as diag:
+            families = (socket.AF_INET, socket.AF_INET6)
+            found = [e for f in families for e in dump(diag, f, [LISTEN], local_port=port)]
+    except OSError:
+        return [(ip, uid, inode) for ip, p, uid, inode in _listeners_of_proc() if p == port]
+    return [(entry.local.ip, entry.uid, entry.inode) for entry in found]
+
+
+def _listeners_of_proc() -> list[tuple[IPAddress, int, int, int]]:
+    """Return (address, port, uid, inode) of everybody who listens, as proc(5) shows it."""
     found = []
     for table in ("tcp", "tcp6"):
         for line in read_proc(f"/proc/self/net/{table}").splitlines()[1:]:
