@@ -47,10 +47,12 @@ class Scripted:
         pass
 
     def _look(self, timeout: float) -> Observation:
-        time.sleep(min(self.seconds, timeout))
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return Observation(Layer.TCP, self.outcome)
+        seconds, outcome = self.seconds, self.outcome
+        time.sleep(min(seconds, timeout))
+        if isinstance(outcome, Exception):
+            raise outcome
+        took = seconds if outcome is Result.OK else None
+        return Observation(Layer.TCP, outcome, rtt=took)
 
 
 class Bench:
@@ -91,6 +93,33 @@ def test_late_look_is_told_of_as_late_then_as_failed_then_by_its_answer() -> Non
         (Result.OK, Timing.OVERDUE),
     ]
     assert len({p.began for p in posts}) == 1
+
+
+def test_late_look_that_fails_in_the_end_is_told_of_no_third_time() -> None:
+    asker = Scripted(0.4, Result.TIMEOUT)
+    with Bench(asker, IN_A_HURRY) as bench:
+        bench.wait_for(2)
+        asker.outcome, asker.seconds = Result.OK, 0.0
+        bench.probe.set_wish(replace(IN_A_HURRY, asked_at=1.0))
+        posts = bench.wait_for(3)
+        wait_until(lambda: not bench.probe._pending, 5, "the end of the late look")
+
+    assert [(p.seen.result, p.timing) for p in posts] == [
+        (Result.TIMEOUT, Timing.EARLY),
+        (Result.TIMEOUT, Timing.IN_TIME),
+        (Result.OK, Timing.IN_TIME),
+    ]
+    assert bench.posted == posts
+
+
+def test_look_that_says_again_what_is_known_can_wait() -> None:
+    with Bench(Scripted(), replace(WISH, is_settled=True)) as bench:
+        first = bench.wait_for(1)[0]
+        bench.probe.set_wish(replace(WISH, is_settled=True, asked_at=1.0))
+        second = bench.wait_for(2)[1]
+
+    assert (first.can_wait, second.can_wait) == (False, True)
+    assert first.began <= first.at <= second.at
 
 
 def test_look_that_hangs_holds_up_none_of_those_that_doubt_asks_for() -> None:
