@@ -56,6 +56,13 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield child
+        child.kill()
+
+
+@pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder whose path leaves room for a socket's name, open to nginx's workers.
 
@@ -107,6 +114,11 @@ def stand_ins(certs: Path) -> Iterator[StandIns]:
     finally:
         for stand_in in started:
             stand_in.close()
+
+
+@pytest.fixture
+def api(stand_ins: StandIns) -> StandIn:
+    return stand_ins(1)[0]
 
 
 @pytest.fixture

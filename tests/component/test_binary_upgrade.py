@@ -27,11 +27,6 @@ from support.process import wait_until
 
 
 @pytest.fixture
-def api(stand_ins: StandIns) -> StandIn:
-    return stand_ins(1)[0]
-
-
-@pytest.fixture
 def own(own_binary_rig: Rig, api: StandIn) -> Rig:
     """nginx that serves, from a binary of its own."""
     own_binary_rig.reconcile_until_served(own_binary_rig.goal(api.address))

@@ -19,11 +19,6 @@ from support.apiserver import StandIn
 
 
 @pytest.fixture
-def api(stand_ins: StandIns) -> StandIn:
-    return stand_ins(1)[0]
-
-
-@pytest.fixture
 def nobody(free_port: FreePort) -> Address:
     return Address("127.0.0.1", free_port())
 

@@ -28,11 +28,6 @@ _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207  # ptrace(2), linux/ptrace.h
 
 
 @pytest.fixture
-def api(stand_ins: StandIns) -> StandIn:
-    return stand_ins(1)[0]
-
-
-@pytest.fixture
 def goal(rig: Rig, api: StandIn) -> Goal:
     """What nginx is told to do, and does."""
     goal = rig.goal(api.address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,13 +15,6 @@ from kube_nginx_agent.nginx.process import Process, identify
 from support.process import wait_until
 
 SECONDS = 5.0
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        yield child
-        child.kill()
 
 
 def test_end_is_told_once(child: subprocess.Popen[bytes]) -> None:

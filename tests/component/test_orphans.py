@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from component.conftest import FreePort, StandIns
+from component.conftest import FreePort
 from component.rig import SECONDS, Rig, halt, session, who_answers
 from kube_nginx_agent.nginx.orphans import find_orphans, retire_orphans
 from kube_nginx_agent.nginx.process import Process, is_alive, send_signal
 from kube_nginx_agent.node.paths import Paths
 from support.address import Address
 from support.apiserver import StandIn
-
-
-@pytest.fixture
-def api(stand_ins: StandIns) -> StandIn:
-    return stand_ins(1)[0]
 
 
 @pytest.fixture

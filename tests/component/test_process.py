@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -32,13 +31,6 @@ from kube_nginx_agent.nginx.process import (
 from support.process import wait_until
 
 _NOBODY = 65534
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        yield child
-        child.kill()
 
 
 def identity(pid: int) -> Process:

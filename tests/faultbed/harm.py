@@ -16,33 +16,25 @@ CROWD = 400  # connections that one user wants, where about a hundred fit
 def hung(stage: Stage, hold: float = 10.0, after: float = 5.0) -> None:
     """Every answer of all takes 2 s, and /readyz then says 500, as when a shared etcd hangs."""
     fault = all_of(faulty(one, latency=2.0, readyz=500) for one in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def hung_ticking(stage: Stage, hold: float = 10.0, after: float = 5.0) -> None:
     """The same, while the watches tick each 2 s."""
     fault = all_of(faulty(one, latency=2.0, readyz=500, tick=2.0) for one in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def slow_checks(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """/readyz of all takes 1.5 s, and all else works."""
     fault = all_of(faulty(one, latency=1.5, path="/readyz") for one in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def network_away(stage: Stage, hold: float = 12.0, after: float = 8.0) -> None:
     """The node's own network is away for a while; TCP outlives it."""
     fault = all_of(stage.network.silent(apiserver.host) for apiserver in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def network_blink(stage: Stage) -> None:
@@ -70,58 +62,60 @@ def network_blink_idle(stage: Stage) -> None:
 
 def syns_lost(stage: Stage, hold: float = 10.0, after: float = 4.0) -> None:
     """New connections to one host are lost, and its open ones are well."""
-    with stage.trouble(
-        stage.victim, fault=stage.network.losing_syns(stage.victim.host), serves=True
-    ):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim,
+        fault=stage.network.losing_syns(stage.victim.host),
+        serves=True,
+        hold=hold,
+        after=after,
+    )
 
 
 def all_syns_lost(stage: Stage, hold: float = 8.0, after: float = 6.0) -> None:
     """New connections to all hosts are lost, and the open ones are well."""
     fault = all_of(stage.network.losing_syns(apiserver.host) for apiserver in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def paused(stage: Stage, hold: float = 2.0, after: float = 6.0) -> None:
     """One apiserver stands still for 2 s, as its virtual machine is moved."""
-    with stage.trouble(stage.victim, fault=frozen_one(stage.victim), serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(stage.victim, fault=frozen_one(stage.victim), serves=True, hold=hold, after=after)
 
 
 def blinked(stage: Stage, hold: float = 2.0, after: float = 6.0) -> None:
     """Packets to and from one host are dropped for 2 s."""
-    with stage.trouble(stage.victim, fault=stage.network.silent(stage.victim.host), serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim,
+        fault=stage.network.silent(stage.victim.host),
+        serves=True,
+        hold=hold,
+        after=after,
+    )
 
 
 def half_dead(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """One apiserver answers nobody new, /readyz included, while its open watches tick on."""
     fault = faulty(stage.victim, latency=FOREVER)
-    with stage.trouble(stage.victim, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(stage.victim, fault=fault, serves=True, hold=hold, after=after)
 
 
 def mtu_hole(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """Large packets from one host are lost: no handshake with it ends, its watches tick on."""
-    with stage.trouble(
-        stage.victim, fault=stage.network.losing_large(stage.victim.host), serves=True
-    ):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim,
+        fault=stage.network.losing_large(stage.victim.host),
+        serves=True,
+        hold=hold,
+        after=after,
+    )
 
 
 def far(stage: Stage, hold: float = 14.0, after: float = 3.0, every: float = 8.0) -> None:
     """The way is 300 to 500 ms long, there and back, and at times all stands still for 3 s."""
     way = Way(round_trip=0.3, jitter=0.2, spike=3.0, every=every)
-    with stage.trouble(*stage.apiservers, fault=stage.network.far(way), serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        *stage.apiservers, fault=stage.network.far(way), serves=True, hold=hold, after=after
+    )
 
 
 def far_for_long(stage: Stage) -> None:
@@ -145,31 +139,25 @@ def dns_subsets(stage: Stage, hold: float = 62.0) -> None:
 
 def table_full(stage: Stage, hold: float = 9.0, after: float = 4.0) -> None:
     """One local user takes every connection that is free, until all of them are used up."""
-    with stage.trouble(fault=crowded(stage, CROWD)):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(fault=crowded(stage, CROWD), hold=hold, after=after)
 
 
 def without_files_left(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """One apiserver is at its limit of open files: it accepts nothing new, its kernel does."""
-    with stage.trouble(stage.victim, fault=without_files(stage.victim), serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim, fault=without_files(stage.victim), serves=True, hold=hold, after=after
+    )
 
 
 def dead_flows(stage: Stage, hold: float = 14.0, after: float = 1.0) -> None:
     """The open connections to one host are lost, as when a firewall has forgotten them."""
     fault = stage.network.losing_flows(stage.victim.host)
-    with stage.trouble(stage.victim, fault=fault, blameless=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(stage.victim, fault=fault, blameless=True, hold=hold, after=after)
 
 
 def address_gone(stage: Stage, hold: float = 8.0, after: float = 1.0) -> None:
     """The node's address leaves it, and with it all connections from it; another one stays."""
-    with stage.trouble(*stage.apiservers, fault=stage.network.renumbered()):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=stage.network.renumbered(), hold=hold, after=after)
 
 
 # The agent is killed, and started again, in the middle of it; at 1 s nothing has been concluded.

@@ -12,78 +12,66 @@ LATENCY = 0.8  # seconds
 
 def killed(stage: Stage, hold: float = 6.0, after: float = 7.0) -> None:
     """One apiserver is ended by SIGKILL and started again later."""
-    with stage.trouble(stage.victim, fault=killed_one(stage.victim)):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(stage.victim, fault=killed_one(stage.victim), hold=hold, after=after)
 
 
 def silent(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
     """Packets to and from one host are dropped."""
-    with stage.trouble(stage.victim, fault=stage.network.silent(stage.victim.host)):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim, fault=stage.network.silent(stage.victim.host), hold=hold, after=after
+    )
 
 
 def unplugged(stage: Stage, hold: float = 14.0, after: float = 7.0) -> None:
     """One host's cable is pulled, so that ARP fails as well after a while."""
-    with stage.trouble(stage.victim, fault=stage.network.unplugged(stage.victim.host)):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim, fault=stage.network.unplugged(stage.victim.host), hold=hold, after=after
+    )
 
 
 def two_silent(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
     """Packets to and from two hosts are dropped at once."""
     victims = sorted(stage.apiservers, key=lambda one: one is not stage.victim)[:2]
     fault = all_of(stage.network.silent(apiserver.host) for apiserver in victims)
-    with stage.trouble(*victims, fault=fault):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*victims, fault=fault, hold=hold, after=after)
 
 
 def all_silent(stage: Stage, hold: float = 10.0, after: float = 8.0) -> None:
     """Packets to and from all hosts are dropped, as when the node itself loses its network."""
     network = stage.network
     fault = all_of(network.silent(apiserver.host) for apiserver in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, hold=hold, after=after)
 
 
 def rejected(stage: Stage, hold: float = 10.0, after: float = 7.0) -> None:
     """One host's firewall prohibits every packet, with an ICMP answer."""
-    with stage.trouble(stage.victim, fault=stage.network.rejecting(stage.victim.host)):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim, fault=stage.network.rejecting(stage.victim.host), hold=hold, after=after
+    )
 
 
 def frozen(stage: Stage, hold: float = 12.0, after: float = 7.0) -> None:
     """One apiserver is stopped (SIGSTOP), while its kernel goes on accepting connections."""
-    with stage.trouble(stage.victim, fault=frozen_one(stage.victim)):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(stage.victim, fault=frozen_one(stage.victim), hold=hold, after=after)
 
 
 def unready(stage: Stage, hold: float = 12.0, after: float = 6.0) -> None:
     """/readyz of one apiserver is red, and all else works."""
-    with stage.trouble(stage.victim, fault=faulty(stage.victim, readyz=500), serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim, fault=faulty(stage.victim, readyz=500), serves=True, hold=hold, after=after
+    )
 
 
 def all_unready(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """/readyz of all is red, as when a shared etcd hangs."""
     fault = all_of(faulty(apiserver, readyz=500) for apiserver in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def lossy(stage: Stage, hold: float = 10.0, after: float = 2.0) -> None:
     """30 % of the packets to one host are lost."""
     fault = stage.network.lossy(stage.victim.host, 30)
-    with stage.trouble(stage.victim, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(stage.victim, fault=fault, serves=True, hold=hold, after=after)
 
 
 def flapping(stage: Stage, times: int = 4, pause: float = 2.0, after: float = 4.0) -> None:
@@ -106,24 +94,24 @@ def rolling_restart(stage: Stage, down: float = 3.0, between: float = 3.0) -> No
 def all_down(stage: Stage, hold: float = 12.0, after: float = 15.0) -> None:
     """All are killed, and all are started again later."""
     fault = all_of(killed_one(apiserver) for apiserver in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, hold=hold, after=after)
 
 
 def slow(stage: Stage, hold: float = 8.0, after: float = 3.0) -> None:
     """Every answer of all takes 0.8 s, that of /readyz as well."""
     fault = all_of(faulty(apiserver, latency=LATENCY) for apiserver in stage.apiservers)
-    with stage.trouble(*stage.apiservers, fault=fault, serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(*stage.apiservers, fault=fault, serves=True, hold=hold, after=after)
 
 
 def one_slow(stage: Stage, hold: float = 10.0, after: float = 3.0) -> None:
     """Every answer of one takes 0.8 s, that of /readyz as well."""
-    with stage.trouble(stage.victim, fault=faulty(stage.victim, latency=LATENCY), serves=True):
-        stage.rest(hold)
-    stage.rest(after)
+    stage.suffer(
+        stage.victim,
+        fault=faulty(stage.victim, latency=LATENCY),
+        serves=True,
+        hold=hold,
+        after=after,
+    )
 
 
 def edited(stage: Stage, between: float = 5.0, after: float = 5.0) -> None:

@@ -246,6 +246,20 @@ class Stage(Closing):
         for trouble in begun:
             trouble.ends = time.monotonic()
 
+    def suffer(
+        self,
+        *apiservers: Apiserver,
+        fault: AbstractContextManager[None],
+        hold: float,
+        after: float,
+        serves: bool = False,
+        blameless: bool = False,
+    ) -> None:
+        """Let these suffer the fault for ``hold`` seconds, and be well for ``after``."""
+        with self.trouble(*apiservers, fault=fault, serves=serves, blameless=blameless):
+            self.rest(hold)
+        self.rest(after)
+
     def edit(self, apiservers: Sequence[Apiserver]) -> float:
         """Give the peer another list and return when that was."""
         now = time.monotonic()
