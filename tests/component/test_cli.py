@@ -32,6 +32,30 @@ def only_line(text: str) -> str:
     return text.rstrip("\n")
 
 
+# Where the answer goes
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("text", "code"), [("backends: [127.0.0.1:6443]", 0), ("nonsense", 1)])
+def test_answer_to_nobody_is_its_exit_code(
+    folder: Path, listen: Address, nginx_binary: Path, closed: str, text: str, code: int
+) -> None:
+    file = folder / "backends.yaml"
+    file.write_text(f"listen: {listen}\n{text}\n")
+    words = command("check", file, "--nginx", nginx_binary)
+
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
 # Help and usage
 
 

@@ -21,6 +21,7 @@ VERBS = (run, check, render, status, reload, version)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (each verb's ``--help`` says which)."""
+    _open_what_is_closed()
     parser = options.parser(VERBS)
     try:
         chosen = _parse(parser, arguments)
@@ -45,6 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(f"kube-nginx-agent: standard output can't be written: {error.strerror}")
         return 1
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Have something behind 0, 1 and 2, which ``>&-`` closes: the next file opened would be it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False, encoding="utf-8"))
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
