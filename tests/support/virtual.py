@@ -123,6 +123,7 @@ class VirtualNode:
         self.check = check or HealthCheck()
         self.cuts: list[tuple[float, SocketAddress]] = []
         self.views: list[tuple[float, HealthView]] = []
+        self.failure = None
         self.looks: list[tuple[float, SocketAddress, Layer, bool]] = []
         self.now = begins
         self._name = name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import Tuple
@@ -18,6 +17,7 @@ from kube_nginx_agent.intake.unused_addresses import problems_of
 from kube_nginx_agent.model import Desired, HostName
 from kube_nginx_agent.node.facts import look_at_node
 from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.starting import start_thread
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _resolve(loaded: Loaded) -> list[NameAnswered]:
     answers: queue.SimpleQueue[NameAnswered] = queue.SimpleQueue()
     for name in names:
         ask = partial(_ask, name, answers)
-        threading.Thread(target=ask, name=f"dns-{name}", daemon=True).start()
+        start_thread(f"dns-{name}", ask)
     return sorted((answers.get() for _ in names), key=lambda answer: answer.name)
 
 

@@ -11,6 +11,8 @@ import queue
 import threading
 from typing import Callable
 
+from kube_nginx_agent.node.starting import start_thread
+
 
 class Lookers:
     """Makes each look at once, in a thread that makes no other meanwhile."""
@@ -23,15 +25,14 @@ class Lookers:
         self._looks: queue.SimpleQueue[tuple[str, Callable[[], object]]] = queue.SimpleQueue()
 
     def run(self, name: str, look: Callable[[], object]) -> None:
-        """Make a look, which must not raise. Raise RuntimeError when no thread can be had."""
+        """Make a look, which must not raise. Raise NoThreadError."""
         with self._lock:
             is_one_idle = self._idle > 0
             self._idle -= is_one_idle
         if is_one_idle:
             self._looks.put((name, look))
         else:
-            work = threading.Thread(target=self._work, args=(look,), name=name, daemon=True)
-            work.start()
+            start_thread(name, self._work, look)
 
     def _work(self, look: Callable[[], object]) -> None:
         while True:

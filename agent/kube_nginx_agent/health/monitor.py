@@ -179,6 +179,8 @@ class Monitor:
             yield Problem("fleet", kinds.ALL_DOWN, AgentError(what, hint=self._fleet_hint))
         if self._trust and self._check.readyz.enabled:
             yield from self._trust.problems()
+        if self._prober.failure:
+            yield Problem("probes", kinds.PROBES_MISSING, self._prober.failure)
 
     def is_waiting_for_first_look(self, now: float) -> bool:
         """Tell whether a backend was added whose first look will be there in a moment."""

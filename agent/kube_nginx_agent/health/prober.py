@@ -19,6 +19,7 @@ from kube_nginx_agent.health.repeated import Asker, Look, Repeated
 from kube_nginx_agent.inbox import Probed
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.net.tcp import probe_tcp
+from kube_nginx_agent.node.starting import NoThreadError, start
 from kube_nginx_agent.observation import Layer, Observation
 
 MakeReadyz = Callable[[SocketAddress], ReadyzProbe]
@@ -36,6 +37,8 @@ class Prober:
         self._node_id = node_id
         self._lookers = {Layer.TCP: Lookers(most_idle=2), Layer.READYZ: Lookers(most_idle=0)}
         self._probes: dict[SocketAddress, list[Repeated]] = {}
+        self.failure: NoThreadError | None = None
+        """Why somebody who is wanted is not probed, if so."""
         self._check: HealthCheck | None = None
 
     def want(
@@ -47,8 +50,15 @@ class Prober:
             self._stop(set(self._probes))
             self._check = check
         self._stop(self._probes.keys() - wanted)
+        self.failure = None
         for backend in wanted - self._probes.keys():
-            self._probes[backend] = self._start(backend, check, make_readyz)
+            self._probes[backend] = probes = self._make(backend, check, make_readyz)
+            try:
+                for probe in probes:
+                    start(probe)
+            except NoThreadError as error:  # the next call tries again
+                self.failure = error
+                self._stop({backend})
 
     def set_wishes(self, wishes: Mapping[SocketAddress, Wish]) -> None:
         """Hurry the probes of backends that have come into doubt, and slow down the others."""
@@ -56,18 +66,18 @@ class Prober:
             for probe in self._probes.get(backend, ()):
                 probe.set_wish(wish)
 
-    def _start(
+    def _make(
         self, backend: SocketAddress, check: HealthCheck, make_readyz: MakeReadyz
     ) -> list[Repeated]:
-        started = []
+        made = []
         if check.tcp.enabled:
             asker: Asker = TcpAsker(backend)
-            started.append(self._repeat(backend, Layer.TCP, check, check.tcp, asker))
+            made.append(self._repeat(backend, Layer.TCP, check, check.tcp, asker))
         if check.readyz.enabled:
             turn = self._dice(backend, Layer.READYZ).randrange(EVERY_NTH_IS_FRESH)
             asker = ReadyzAsker(backend, make_readyz, turn)
-            started.append(self._repeat(backend, Layer.READYZ, check, check.readyz, asker))
-        return started
+            made.append(self._repeat(backend, Layer.READYZ, check, check.readyz, asker))
+        return made
 
     def _repeat(
         self,
@@ -80,9 +90,7 @@ class Prober:
         pace = Pace(layer, probe, self._dice(backend, layer))
         wish = Wish(*limits(check, None, None))
         lookers = self._lookers[layer]
-        repeated = Repeated(backend, layer, pace, asker, wish, lookers, self._post)
-        repeated.start()
-        return repeated
+        return Repeated(backend, layer, pace, asker, wish, lookers, self._post)
 
     def _dice(self, backend: SocketAddress, layer: Layer) -> random.Random:
         seed = hashlib.sha256(f"{self._node_id} {backend} {layer.value}".encode()).digest()

@@ -16,6 +16,7 @@ from kube_nginx_agent.health.lookers import Lookers
 from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish, says_it_again
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.node.starting import NoThreadError
 from kube_nginx_agent.observation import Layer, Observation, Result
 
 _GOES_ON_FOR = {Layer.TCP: 3.0, Layer.READYZ: 2.0}
@@ -135,7 +136,7 @@ class Repeated(threading.Thread):
         self._pending.append(pending)
         try:
             self._lookers.run(f"{self.name} look", partial(self._run, look, pending))
-        except RuntimeError as error:  # "can't start new thread"
+        except NoThreadError as error:
             self._pending.remove(pending)
             self._tell(pending, _no_room(self._layer, error), Timing.IN_TIME)
         return True

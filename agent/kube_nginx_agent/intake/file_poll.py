@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Tuple
 
 from kube_nginx_agent.node.files import FileError, status_of
+from kube_nginx_agent.node.starting import NoThreadError, start_thread
 
 SECONDS = 1.0
 """Between two looks, and the time that an event may take: a look at five files takes 20 us."""
@@ -55,10 +56,8 @@ class FilePoll:
         if self.is_alive():
             return False
         has_ended = self._thread is not None
-        thread = threading.Thread(target=self._run, name="file poll", daemon=True)
-        with suppress(RuntimeError):
-            thread.start()
-            self._thread = thread
+        with suppress(NoThreadError):
+            self._thread = start_thread("file poll", self._run)
         return has_ended
 
     def note_event(self, file: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Callable, Iterable
 
 from kube_nginx_agent.config.addresses import is_one_host, unmapped
 from kube_nginx_agent.inbox import NameAnswered
+from kube_nginx_agent.node.starting import NoThreadError, start_thread
 
 INTERVAL = 30.0  # seconds; getaddrinfo(3) does not tell an answer's time to live
 RETRY_INTERVAL = 5.0
@@ -67,12 +68,9 @@ class Resolver:
         for name in self._wanted.keys() - self._asking:
             if len(self._asking) >= MOST_THREADS:
                 return
-            thread = threading.Thread(
-                target=self._keep_asking, args=(name,), name=f"dns-{name}", daemon=True
-            )
             try:
-                thread.start()
-            except RuntimeError:  # No thread is to be had now; the next `want` tries again.
+                start_thread(f"dns-{name}", self._keep_asking, name)
+            except NoThreadError:  # the next ``want`` tries again
                 return
             self._asking.add(name)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 from kube_nginx_agent.node.files import FileError, remove
+from kube_nginx_agent.node.starting import start_thread
 
 LONGEST = 2560
 """Bytes of a message; nginx's own limit is 2048 (NGX_MAX_ERROR_STR) and a header. A worker that was
@@ -55,17 +56,15 @@ class LogReader:
     def open(self, writer_uid: int) -> None:
         """Bind the socket, for nginx's workers of user ``writer_uid`` to write to, and listen.
 
-        Takes the place of one that was bound before and whose name is gone. Raise FileError.
+        Takes the place of one that was bound before and whose name is gone. Raise FileError,
+        NoThreadError.
         """
         before, self._socket = self._socket, None
         if before:
             before.shutdown(socket.SHUT_RDWR)  # wakes and ends its thread
         remove(self._path)
         self._socket = _bind(self._path, writer_uid)
-        self._thread = threading.Thread(
-            target=self._receive, args=(self._socket,), name="nginx-log", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread("nginx-log", self._receive, self._socket)
 
     def is_open(self) -> bool:
         """Tell whether somebody listens: an error of the socket ends its thread, and says so."""

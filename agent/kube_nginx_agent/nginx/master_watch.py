@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Callable
 
 from kube_nginx_agent.inbox import NginxEnded
 from kube_nginx_agent.nginx.process import Process, wait_until_gone
+from kube_nginx_agent.node.starting import NoThreadError, start_thread
 
 
 class MasterWatch:
@@ -18,12 +18,16 @@ class MasterWatch:
         self._followed: Process | None = None
 
     def follow(self, master: Process | None) -> None:
-        """From now on tell of the end of ``master``, if it isn't watched already."""
+        """From now on tell of the end of ``master``, if it isn't watched already.
+
+        Without a thread for it the next call tries again.
+        """
         before, self._followed = self._followed, master
         if master and master != before:
-            threading.Thread(
-                target=self._wait, args=(master,), name=f"nginx-{master.pid}", daemon=True
-            ).start()
+            try:
+                start_thread(f"nginx-{master.pid}", self._wait, master)
+            except NoThreadError:
+                self._followed = None
 
     def _wait(self, master: Process) -> None:
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Sequence
 
 from kube_nginx_agent.errors import AgentError
+from kube_nginx_agent.node.starting import NoThreadError, start_thread
 from kube_nginx_agent.node.waiting import wait_until
 
 _MAX_OUTPUT = 64 * 1024
@@ -51,7 +51,10 @@ def start_daemon(command: Sequence[str], timeout: float) -> Outcome:
     outcome, reader = _run(command, timeout, command[0])
     if not outcome.code:
         _say(outcome.stderr.encode())
-    threading.Thread(target=_pass_on, args=(reader,), name="daemon-stderr", daemon=True).start()
+    try:
+        start_thread("daemon-stderr", _pass_on, reader)
+    except NoThreadError:
+        os.close(reader)  # it says more to nobody, as after our end
     return outcome
 
 

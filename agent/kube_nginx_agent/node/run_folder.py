@@ -23,6 +23,7 @@ from kube_nginx_agent.node.files import (
 )
 from kube_nginx_agent.node.lock import Lock
 from kube_nginx_agent.node.paths import Paths
+from kube_nginx_agent.node.starting import NoThreadError
 
 _OURS, _TO_PASS, _FOR_ALL = 0o700, 0o711, 0o755
 
@@ -61,10 +62,20 @@ class RunFolder:
             raise FolderLostError(error.what, where=error.where, hint=hint) from error
         self._close_to_strangers()
         self._lock.take(self._holder)
-        self._log.open(self._writer_uid)
+        self._open_log()
         for left in self._paths.former:
             with suppress(FileError):
                 remove(left)
+
+    def _open_log(self) -> None:
+        """Listen to nginx, if that can be had now: ``repair`` says why not, and tries again."""
+        try:
+            self._log.open(self._writer_uid)
+        except FileError as error:
+            if not error.errno:  # no system has refused it: the path is too long for a socket
+                raise
+        except NoThreadError:
+            pass
 
     def repair(self) -> list[str]:
         """Put back what is missing, and return the names of what was.

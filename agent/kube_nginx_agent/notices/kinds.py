@@ -46,6 +46,7 @@ ALL_DOWN = Kind("all backends down", "b17c3f5c0a9b4d0f8a55f0f0e6b7c704", syslog.
 SESSIONS_CUT = Kind("sessions cut", "b17c3f5c0a9b4d0f8a55f0f0e6b7c705", syslog.LOG_NOTICE)
 CUT_FAILED = Kind("sessions not cut", "b17c3f5c0a9b4d0f8a55f0f0e6b7c706", syslog.LOG_ERR)
 NO_CA = Kind("certificates unchecked", "b17c3f5c0a9b4d0f8a55f0f0e6b7c707", syslog.LOG_NOTICE)
+PROBES_MISSING = Kind("probes missing", "b17c3f5c0a9b4d0f8a55f0f0e6b7c70a", syslog.LOG_ERR)
 SESSIONS_UNSEEN = Kind("sessions not seen", "b17c3f5c0a9b4d0f8a55f0f0e6b7c709", syslog.LOG_WARNING)
 NGINX_ENDED = Kind("nginx ended", "b17c3f5c0a9b4d0f8a55f0f0e6b7c501", syslog.LOG_ERR)
 NGINX_HUNG = Kind("nginx hung", "b17c3f5c0a9b4d0f8a55f0f0e6b7c502", syslog.LOG_ERR)

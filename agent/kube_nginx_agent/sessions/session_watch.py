@@ -13,6 +13,7 @@ from kube_nginx_agent.inbox import SessionsWait
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.net.sock_diag import DiagSocket, diag_socket
 from kube_nginx_agent.node.files import read_proc
+from kube_nginx_agent.node.starting import NoThreadError, start_thread
 from kube_nginx_agent.notices import kinds
 from kube_nginx_agent.notices.problems import Problem
 from kube_nginx_agent.sessions.lives import Life, lives
@@ -68,17 +69,25 @@ class SessionWatch:
         self._blind: AgentError | None = None
         self._fault: AgentError | None = None
         self._told_at: dict[SocketAddress, float] = {}
-        self._thread = threading.Thread(target=self._run, name="sessions", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._no_thread: AgentError | None = None
 
     def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
+        """Begin to look; without a thread for it the next ``want`` tries again."""
+        if self._thread is None:
+            try:
+                self._thread = start_thread("sessions", self._run)
+                self._no_thread = None
+            except NoThreadError as error:
+                self._no_thread = error
 
     def want(self, backends: Iterable[SocketAddress], listen: Iterable[SocketAddress] = ()) -> None:
         """Look at the sessions to these backends from now on, and as before to those left behind.
 
         ``listen`` is where clients connect to.
         """
+        if self._no_thread:
+            self.start()
         wanted = frozenset(backends)
         with self._lock:
             self._strays = (self._strays | self._wanted) - wanted
@@ -104,7 +113,7 @@ class SessionWatch:
 
     def problems(self) -> list[Problem]:
         """Return why sessions can't be told at present, if so."""
-        error = self._fault or self._blind
+        error = self._fault or self._blind or self._no_thread
         return [Problem("sessions", kinds.SESSIONS_UNSEEN, error)] if error else []
 
     def _look(self) -> list[Session]:
