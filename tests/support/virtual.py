@@ -10,15 +10,17 @@ import heapq
 import itertools
 import math
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, cast
 
 from kube_nginx_agent.desired import HealthView
 from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
-from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits, says_it_again
+from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits
 from kube_nginx_agent.health.prober import EVERY_NTH_IS_FRESH, Prober
 from kube_nginx_agent.health.repeated import is_asked_now
+from kube_nginx_agent.health.repeats import Repeats
 from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
 from kube_nginx_agent.loop.agent import POLL
 from kube_nginx_agent.model import HealthCheck, SocketAddress
@@ -133,7 +135,7 @@ class VirtualNode:
         self._paces: dict[tuple[SocketAddress, Layer], Pace] = {}
         self._rounds: dict[tuple[SocketAddress, Layer], int] = {}
         self._turns: dict[tuple[SocketAddress, Layer], int] = {}
-        self._told: dict[tuple[SocketAddress, Layer], Observation] = {}
+        self._repeats: dict[tuple[SocketAddress, Layer], Repeats] = defaultdict(Repeats)
         self._waiting: list[Probed] = []
         self._is_woken = False
         share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
@@ -230,28 +232,25 @@ class VirtualNode:
         silence = Result.TIMEOUT if layer is Layer.TCP else Result.SILENT
         late = Observation(layer, silence, is_fresh=fresh)
         seen = Observation(layer, result, rtt=rtt, is_fresh=fresh)
+        said: list[Observation] = []
         if ends > began + bounds.early and bounds.early < bounds.timeout:
-            self._post(began + bounds.early, Probed(backend, late, began, Timing.EARLY))
+            self._post(began + bounds.early, Probed(backend, late, began, Timing.EARLY), said)
         if ends > began + bounds.timeout:
-            self._post(began + bounds.timeout, Probed(backend, late, began))
+            self._post(began + bounds.timeout, Probed(backend, late, began), said)
             if ends <= began + bounds.timeout + _GOES_ON_FOR:
-                self._post(ends, Probed(backend, seen, began, Timing.OVERDUE))
+                self._post(ends, Probed(backend, seen, began, Timing.OVERDUE), said)
         else:
-            self._post(ends, Probed(backend, seen, began))
+            self._post(ends, Probed(backend, seen, began), said)
         pause = self._paces[backend, layer].pause(wish, began)
         self._begin_at(began + pause, backend, layer)
 
-    def _post(self, time: float, probed: Probed) -> None:
-        self.at(time, lambda: self._tell(replace(probed, at=time)))
+    def _post(self, time: float, probed: Probed, said: list[Observation]) -> None:
+        self.at(time, lambda: self._tell(replace(probed, at=time), said))
 
-    def _tell(self, probed: Probed) -> None:
+    def _tell(self, probed: Probed, said: list[Observation]) -> None:
         """Leave what was seen to the monitor, which has its reasons to wake."""
-        probe = probed.backend, probed.seen.layer
-        wish, before = self._wishes[probed.backend], self._told.get(probe)
-        can_wait = False
-        if probed.timing is not Timing.OVERDUE:
-            can_wait = says_it_again(wish, before, probed.seen)
-            self._told[probe] = probed.seen
+        wish, seen = self._wishes[probed.backend], probed.seen
+        can_wait = self._repeats[probed.backend, seen.layer].note(wish, said, seen, probed.timing)
         self._waiting.append(probed)
         self._is_woken = self._is_woken or not can_wait
 

@@ -485,8 +485,8 @@ def world_of(history: History, tick: float | None) -> World:
 class Woken(VirtualNode):
     """Passes after each look."""
 
-    def _tell(self, probed: Probed) -> None:
-        super()._tell(probed)
+    def _tell(self, probed: Probed, said: List[Observation]) -> None:
+        super()._tell(probed, said)
         self._is_woken = True
 
 

@@ -6,15 +6,14 @@ import random
 
 import pytest
 
-from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish, limits, says_it_again
+from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish, limits
 from kube_nginx_agent.model import HealthCheck
-from kube_nginx_agent.observation import Layer, Observation, Result
+from kube_nginx_agent.observation import Layer
 
 CHECK = HealthCheck()
 CALM = Wish(*limits(CHECK, None, None))
 DOUBT = Wish(CALM.connect, CALM.answer, Haste.DOUBT, is_failing=True)
 HINTED = Wish(CALM.connect, CALM.answer, Haste.DOUBT)
-SETTLED = Wish(CALM.connect, CALM.answer, is_settled=True)
 SHARED = Wish(CALM.connect, CALM.answer, Haste.DOUBT, is_failing=True, is_shared=True)
 
 
@@ -75,52 +74,3 @@ def test_slow_answers_are_late_later_but_never_after_their_time() -> None:
     _, answer = limits(CHECK, None, 0.8)
 
     assert answer == Limits(1.0, 1.0)
-
-
-# What need not wake anybody.
-
-
-def connect(took: float | None, result: Result = Result.OK, detail: str = "") -> Observation:
-    return Observation(Layer.TCP, result, detail, took)
-
-
-def answer(took: float) -> Observation:
-    return Observation(Layer.READYZ, Result.OK, "", took)
-
-
-@pytest.mark.parametrize(
-    ("before", "seen"),
-    [
-        (connect(0.001), connect(0.001)),
-        # 8 times as much is the limit of 0.25 s, after which a connect is late.
-        (connect(0.001), connect(0.031)),
-        (connect(0.2), connect(0.24)),
-        (answer(0.1), answer(0.12)),
-        (answer(0.8), answer(0.9)),
-        (connect(None, Result.TIMEOUT), connect(None, Result.TIMEOUT)),
-        (connect(None, Result.REFUSED), connect(None, Result.REFUSED)),
-    ],
-)
-def test_look_that_ends_as_the_one_before_is_no_news_when_all_is_settled(
-    before: Observation, seen: Observation
-) -> None:
-    assert says_it_again(SETTLED, before, seen)
-    assert not says_it_again(CALM, before, seen)
-    assert not says_it_again(SETTLED, None, seen)
-
-
-@pytest.mark.parametrize(
-    ("before", "seen"),
-    [
-        (connect(0.001), connect(None, Result.TIMEOUT)),
-        (connect(None, Result.TIMEOUT), connect(0.001)),
-        (connect(None, Result.TIMEOUT), connect(None, Result.REFUSED)),
-        (connect(0.001), connect(0.033)),
-        (connect(0.2), connect(0.26)),
-        (answer(0.1), answer(0.2)),
-        (answer(0.8), answer(1.1)),
-        (connect(0.001), connect(0.001, detail="HTTP 403")),
-    ],
-)
-def test_another_end_and_a_longer_way_are_news(before: Observation, seen: Observation) -> None:
-    assert not says_it_again(SETTLED, before, seen)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kube_nginx_agent.model import HealthCheck, Probe
-from kube_nginx_agent.observation import Layer, Observation
+from kube_nginx_agent.observation import Layer
 
 JITTER = 0.2
 """An interval is up to this part shorter, so that the nodes of a cluster don't ask in step."""
@@ -28,9 +28,8 @@ _QUICK_CONNECT = 0.25
 kernel; a node under load must not take its own delay for an outage."""
 _QUICK_ANSWER = 0.5
 """The same for an answer to /readyz."""
-_CONNECT_FACTOR, _ANSWER_FACTOR = 8.0, 4.0
+CONNECT_FACTOR, ANSWER_FACTOR = 8.0, 4.0
 """What is late is so many times what the slowest backend has taken of late."""
-_MUCH_LONGER = 1.25
 _LONGEST = 5.0
 """Seconds that a connect may take at most, however far the backends are."""
 
@@ -79,27 +78,10 @@ def limits(
     """
     connect, answer = slowest_connect or 0.0, slowest_answer or 0.0
     timeout = max(check.tcp.timeout.total_seconds(), min(2 * connect, _LONGEST))
-    early = min(max(_CONNECT_FACTOR * connect, _QUICK_CONNECT), timeout)
+    early = min(max(CONNECT_FACTOR * connect, _QUICK_CONNECT), timeout)
     patience = check.readyz.timeout.total_seconds() + 5 * min(connect, 1.0)
-    soon = min(max(_ANSWER_FACTOR * answer, _QUICK_ANSWER) + 5 * min(connect, 1.0), patience)
+    soon = min(max(ANSWER_FACTOR * answer, _QUICK_ANSWER) + 5 * min(connect, 1.0), patience)
     return Limits(early, timeout), Limits(soon, patience)
-
-
-def says_it_again(wish: Wish, before: Observation | None, seen: Observation) -> bool:
-    """Tell whether a look says nothing but what the one before has said, and that is no news.
-
-    A time that has grown is news if it makes the limits grow, or is far from what was usual.
-    """
-    if not wish.is_settled or before is None:
-        return False
-    if (before.result, before.detail) != (seen.result, seen.detail):
-        return False
-    is_connect = seen.layer is Layer.TCP
-    early, factor = (
-        (wish.connect.early, _CONNECT_FACTOR) if is_connect else (wish.answer.early, _ANSWER_FACTOR)
-    )
-    took, usual = seen.rtt or 0.0, before.rtt or 0.0
-    return took <= max(early / factor, _MUCH_LONGER * usual)
 
 
 class Pace:

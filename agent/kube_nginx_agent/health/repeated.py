@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable, Protocol
 
 from kube_nginx_agent.health.lookers import Lookers
-from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish, says_it_again
+from kube_nginx_agent.health.pace import Haste, Limits, Pace, Wish
+from kube_nginx_agent.health.repeats import Repeats
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import SocketAddress
 from kube_nginx_agent.node.starting import NoThreadError
@@ -50,6 +51,8 @@ class _Pending:
 
     began: float
     limits: Limits
+    said: list[Observation] = field(default_factory=list)
+    """What was told of it."""
     is_late: bool = False
     is_given_up: bool = False
 
@@ -85,7 +88,7 @@ class Repeated(threading.Thread):
         self._pending: list[_Pending] = []
         self._next_at = 0.0
         self._fresh_next = False
-        self._told: Observation | None = None
+        self._repeats = Repeats()
         self._ended = False
 
     def set_wish(self, wish: Wish) -> None:
@@ -170,10 +173,7 @@ class Repeated(threading.Thread):
         says_nothing = timing is Timing.OVERDUE and seen.rtt is None
         if self._ended or says_nothing:
             return
-        can_wait = False
-        if timing is not Timing.OVERDUE:  # which nobody counts: the next one may be news again
-            can_wait = says_it_again(self._wish, self._told, seen)
-            self._told = seen
+        can_wait = self._repeats.note(self._wish, look.said, seen, timing)
         at = time.monotonic()
         self._post(Probed(self._backend, seen, look.began, timing, at, can_wait))
 
