@@ -430,7 +430,7 @@ def test_agent_that_starts_before_a_silent_host_leaves_and_cuts_it() -> None:
 # The rules as such, over any history.
 
 History = List[List[Tuple[str, float, float, float]]]
-KINDS = ["silent", "syns", "handshakes", "frozen", "refused", "red", "slow", "far"]
+KINDS = ["silent", "syns", "handshakes", "frozen", "refused", "red"]
 
 
 def histories(*more: str) -> st.SearchStrategy[History]:
@@ -444,7 +444,7 @@ def histories(*more: str) -> st.SearchStrategy[History]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(histories("lossy"), st.sampled_from([math.inf, 1.0, 5.0]))
+@given(histories("slow", "far", "lossy"), st.sampled_from([math.inf, 1.0, 5.0]))
 def test_no_history_leads_to_a_cut_on_thin_evidence(history: History, tick: float) -> None:
     played = Watched(world_of(history, tick))
 
@@ -458,7 +458,9 @@ def test_looks_that_wake_nobody_leave_out_and_cut_whom_the_others_would(
 ) -> None:
     """``tick`` None: there are no sessions, so that looks at who fails need not wake either.
 
-    Without loss, whose dice fall otherwise when the looks are made at other times.
+    Without loss, whose dice fall otherwise when the looks are made at other times, and without
+    long ways: how long they were is forgotten a little with each look that is taken, so that a
+    look is late some hundredths of a second earlier or later.
     """
     woken, lazy = Woken(world_of(history, tick)), VirtualNode(world_of(history, tick))
 
