@@ -90,6 +90,11 @@ class NginxEnded:
 
 
 @dataclass(frozen=True)
+class AddressesChanged:
+    """The node has got or lost an address."""
+
+
+@dataclass(frozen=True)
 class ReloadRequested:
     """Somebody asked to read backends.yaml now (SIGHUP)."""
 
@@ -109,6 +114,7 @@ Event = Union[
     SessionsWait,
     NginxEnded,
     NginxIsFull,
+    AddressesChanged,
     ReloadRequested,
     StopRequested,
 ]

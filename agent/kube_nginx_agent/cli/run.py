@@ -16,6 +16,7 @@ from kube_nginx_agent.health.nginx_errors import trouble
 from kube_nginx_agent.health.prober import Prober
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import Inbox, NginxIsFull
+from kube_nginx_agent.intake.address_watch import AddressWatch
 from kube_nginx_agent.intake.file_watch import FileWatch
 from kube_nginx_agent.intake.intake import Intake
 from kube_nginx_agent.loop.agent import Agent, Fleet, Inputs, Voice
@@ -126,6 +127,7 @@ def _assemble(  # noqa: PLR0913 - the one place where all parts meet
     severer = Severer(sessions, Cutter(paths.cut_socket), sink, removal_grace=grace)
     files = (paths.config, paths.live, paths.pid_file, paths.generation_socket, paths.nginx)
     watch = FileWatch(files, inbox.post)
+    AddressWatch(inbox.post).start()
     return Agent(
         paths,
         inbox,

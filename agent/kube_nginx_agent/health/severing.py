@@ -128,6 +128,7 @@ class Severer:
     def due(self, now: float) -> float | None:
         """Return when there is something to end, or to look for."""
         dues = [at + self._removal_grace for at in self._removed_at.values()]
+        dues += [at + _ADDRESS_GONE_FOR for at in self._gone_at.values()]
         if self._has_sessions:
             dues.append(now + (_LOOK_SOON if self._convicts_have_sessions else _LOOK_AGAIN))
         if alone := self._lonely.due(now):
@@ -145,7 +146,8 @@ class Severer:
     def sever(self, now: float, convictions: Mapping[SocketAddress, Conviction]) -> None:
         """End what is to be ended now."""
         at, sessions = self._sessions.seen(now, within=AS_WATCHED)
-        if any(session.backend in convictions for session in sessions):
+        is_pressing = any(session.backend in convictions for session in sessions)
+        if is_pressing or self._lonely.is_due(now):
             at, sessions = self._sessions.seen(now, within=JUST_NOW)
         self._note(sessions, at, now, convictions)
         if now < self._retry_at:

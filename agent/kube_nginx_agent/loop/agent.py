@@ -21,6 +21,7 @@ from kube_nginx_agent.errors import AgentError
 from kube_nginx_agent.health.monitor import Monitor
 from kube_nginx_agent.health.severing import Severer
 from kube_nginx_agent.inbox import (
+    AddressesChanged,
     Event,
     FileTouched,
     Inbox,
@@ -197,6 +198,8 @@ class Agent:
             self._note_touch(event, now)
         elif isinstance(event, NameAnswered):
             self._inputs.intake.note_answer(event, now)
+        elif isinstance(event, AddressesChanged):
+            self._next_poll = now  # what is known of the node is old
         elif isinstance(event, ReloadRequested):
             self._voice.reporter.reloads.requested += 1
         elif isinstance(event, StopRequested):

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Iterable, Iterator
 
 from kube_nginx_agent.model import SocketAddress
+from kube_nginx_agent.net.netlink import aligned, message, messages
 
 ESTABLISHED, SYN_SENT, FIN_WAIT1, CLOSE_WAIT, LISTEN = 1, 2, 4, 8, 10  # net/tcp_states.h
 
@@ -24,7 +25,6 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _INET_DIAG_INFO, _INET_DIAG_CGROUP_ID = 2, 21
 
-_HEADER = struct.Struct("=LHHLL")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBxL48s")  # struct inet_diag_req_v2
 _MESSAGE = struct.Struct("=BBBB48s5L")  # struct inet_diag_msg
 _SOCKET_ID = struct.Struct("!HH16s16s4s8s")  # struct inet_diag_sockid
@@ -103,9 +103,9 @@ def dump(  # noqa: PLR0913 - the fields of a request
     extension = 1 << (_INET_DIAG_INFO - 1) if has_info else 0
     mask = sum(1 << state for state in states)
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, extension, mask, identity)
-    diag.send(_message(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, request))
+    diag.send(message(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, request))
     while True:
-        for kind, payload in _split(diag.recv(_BUFFER)):
+        for kind, payload in messages(diag.recv(_BUFFER)):
             if kind == _NLMSG_DONE:
                 return
             if kind == _NLMSG_ERROR:
@@ -116,8 +116,8 @@ def dump(  # noqa: PLR0913 - the fields of a request
 def destroy(diag: socket.socket, family: int, identity: bytes) -> None:
     """Have the kernel end the connection at our side; raise OSError (EPERM, ENOENT, EOPNOTSUPP)."""
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, identity)
-    diag.send(_message(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, request))
-    for _, payload in _split(diag.recv(_BUFFER)):
+    diag.send(message(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, request))
+    for _, payload in messages(diag.recv(_BUFFER)):
         _raise(payload)
 
 
@@ -126,18 +126,6 @@ def _raise(payload: bytes) -> None:
     code: int = struct.unpack_from("=i", payload)[0]
     if code:
         raise OSError(-code, os.strerror(-code))
-
-
-def _message(kind: int, flags: int, payload: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(payload), kind, flags, 1, 0) + payload
-
-
-def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        yield kind, data[offset + _HEADER.size : offset + length]
-        offset += _aligned(length)
 
 
 def _read(payload: bytes) -> DiagSocket:
@@ -154,7 +142,7 @@ def _find(attributes: bytes, wanted: int) -> bytes:
         length, kind = _ATTRIBUTE.unpack_from(attributes, offset)
         if kind == wanted:
             return attributes[offset + _ATTRIBUTE.size : offset + length]
-        offset += max(_aligned(length), _ATTRIBUTE.size)
+        offset += max(aligned(length), _ATTRIBUTE.size)
     return b""
 
 
@@ -162,7 +150,3 @@ def _find(attributes: bytes, wanted: int) -> bytes:
 def _address(family: int, raw: bytes, port: int) -> SocketAddress:
     ip = ipaddress.ip_address(raw if family == socket.AF_INET6 else raw[:4])
     return SocketAddress(ip, port)
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3

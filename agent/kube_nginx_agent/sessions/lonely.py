@@ -73,6 +73,10 @@ class Lonely:
         dues = (silence.since + ALONE_FOR for silence in self._silences.values())
         return min((due for due in dues if due > now), default=None)
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether some session has been silent for long enough, if it still is."""
+        return any(now >= silence.since + ALONE_FOR for silence in self._silences.values())
+
     def alone(
         self,
         sessions: Iterable[Session],
