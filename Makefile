@@ -38,7 +38,7 @@ bench-idle: $(NGINX) ## what the agent costs while it waits, in each state in wh
 	@$(PYTHON) benchmarks/idle.py --nginx $(NGINX) $(ARGS)
 
 .PHONY: bench-faults
-bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, 33 min (ARGS="--only agent": 6)
+bench-faults: $(NGINX) ## what clients notice when apiservers fail, here and with peers; root, half an hour (ARGS="--only agent": 6)
 	@packaging/setup run bench
 	@$(PYTHON) benchmarks/faults.py --nginx $(NGINX) $(ARGS)
 
