@@ -90,6 +90,12 @@ mutation: ## change the pure core bit by bit: do its tests notice? (SECONDS=3600
 	@packaging/setup run test
 	@tests/mutation $(CACHE) $(or $(SECONDS),3600) $(or $(EACH),60) $(ONLY)
 
+.PHONY: simulate
+simulate: $(VENV) ## the real loop in a simulated world: HOURS=100 of a node, or SEED=7 again (SHRINK=1: its shortest form)
+	@packaging/setup run test
+	@$(VENV)/bin/python -m simulation --jobs $$(nproc) \
+		$(if $(SEED),--seed $(SEED) $(if $(SHRINK),--shrink),--hours $(or $(HOURS),100) --first $(or $(FIRST),1))
+
 .PHONY: nginx
 nginx: $(NGINX) ## build the stream-only nginx
 

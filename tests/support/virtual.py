@@ -10,28 +10,24 @@ import heapq
 import itertools
 import math
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Callable, cast
 
 from kube_nginx_agent.desired import HealthView
 from kube_nginx_agent.health.monitor import SHARED_SPREAD, Monitor
-from kube_nginx_agent.health.pace import Haste, Pace, Wish, limits
-from kube_nginx_agent.health.prober import EVERY_NTH_IS_FRESH, Prober
-from kube_nginx_agent.health.repeated import is_asked_now
-from kube_nginx_agent.health.repeats import Repeats
-from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait, Timing
+from kube_nginx_agent.health.prober import Prober
+from kube_nginx_agent.inbox import NginxComplained, Probed, SessionsWait
 from kube_nginx_agent.loop.agent import POLL
 from kube_nginx_agent.model import HealthCheck, SocketAddress
-from kube_nginx_agent.observation import Layer, Observation, Result
+from kube_nginx_agent.observation import Layer, Result
 from kube_nginx_agent.sessions.lives import Life
+from support.virtual_prober import VirtualProber
 
 _LONG_AGO = -1000.0
 _RESENT = (0.0, 1.0, 3.0, 7.0, 15.0)
 """Seconds after its begin at which a connect is sent, and sent again (tcp(7), tcp_syn_retries)."""
 _RTT = 0.001
-_GOES_ON_FOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -126,42 +122,23 @@ class VirtualNode:
         self.cuts: list[tuple[float, SocketAddress]] = []
         self.views: list[tuple[float, HealthView]] = []
         self.failure = None
-        self.looks: list[tuple[float, SocketAddress, Layer, bool]] = []
         self.now = begins
-        self._name = name
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
-        self._wishes: dict[SocketAddress, Wish] = {}
-        self._paces: dict[tuple[SocketAddress, Layer], Pace] = {}
-        self._rounds: dict[tuple[SocketAddress, Layer], int] = {}
-        self._turns: dict[tuple[SocketAddress, Layer], int] = {}
-        self._repeats: dict[tuple[SocketAddress, Layer], Repeats] = defaultdict(Repeats)
+        self._prober = VirtualProber(self, world, name, self._post)
         self._waiting: list[Probed] = []
         self._is_woken = False
         share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
         said: Any = lambda *_: None  # noqa: E731
-        self.monitor = Monitor(cast(Prober, self), self, said, share * SHARED_SPREAD)
+        self.monitor = Monitor(cast(Prober, self._prober), self, said, share * SHARED_SPREAD)
         self.monitor.want(world.faults, self.check, self.now)
 
-    # What the monitor takes for its prober and its session watch.
+    @property
+    def looks(self) -> list[tuple[float, SocketAddress, Layer, bool]]:
+        """When each look began, at whom, by which probe, and whether on a connection of its own."""
+        return self._prober.looks
 
-    def want(self, backends: Iterable[SocketAddress], check: HealthCheck, _make: object) -> None:
-        for backend in backends:
-            self._wishes[backend] = Wish(*limits(check, None, None))
-            for layer, probe in ((Layer.TCP, check.tcp), (Layer.READYZ, check.readyz)):
-                dice = random.Random(f"{self._name} {backend} {layer}")
-                self._paces[backend, layer] = Pace(layer, probe, dice)
-                self._rounds[backend, layer] = dice.randrange(EVERY_NTH_IS_FRESH)
-                if probe.enabled:
-                    first = self.now + dice.random() * probe.interval.total_seconds() * 0.5
-                    self._begin_at(first, backend, layer)
-
-    def set_wishes(self, wishes: Mapping[SocketAddress, Wish]) -> None:
-        for backend, wish in wishes.items():
-            before, self._wishes[backend] = self._wishes[backend], wish
-            for layer, probe in ((Layer.TCP, self.check.tcp), (Layer.READYZ, self.check.readyz)):
-                if probe.enabled and is_asked_now(layer, before, wish):
-                    self._begin_at(self.now, backend, layer, fresh=True)
+    # What the monitor takes for its session watch.
 
     def lives(self, now: float, **_: float) -> Mapping[SocketAddress, Life]:
         if not self.world.has_sessions:
@@ -210,49 +187,10 @@ class VirtualNode:
         """Return who was left out at any time from then on."""
         return set().union(*(view.out for at, view in self.views if at >= begins))
 
-    # Looks.
-
-    def _begin_at(
-        self, time: float, backend: SocketAddress, layer: Layer, *, fresh: bool = False
-    ) -> None:
-        turn = self._turns[backend, layer] = self._turns.get((backend, layer), 0) + 1
-        self.at(time, lambda: self._begin(backend, layer, turn, fresh=fresh))
-
-    def _begin(self, backend: SocketAddress, layer: Layer, turn: int, *, fresh: bool) -> None:
-        if turn != self._turns[backend, layer]:
-            return
-        wish, began = self._wishes[backend], self.now
-        count = self._rounds[backend, layer] = self._rounds[backend, layer] + 1
-        doubtful = wish.haste is Haste.DOUBT or wish.fresh
-        nth = count % 2 == 1 if doubtful else count % EVERY_NTH_IS_FRESH == 0
-        fresh = layer is Layer.TCP or fresh or nth
-        self.looks.append((began, backend, layer, fresh))
-        result, ends, rtt = self.world.look(backend, layer, began, fresh=fresh)
-        bounds = wish.connect if layer is Layer.TCP else wish.answer
-        silence = Result.TIMEOUT if layer is Layer.TCP else Result.SILENT
-        late = Observation(layer, silence, is_fresh=fresh)
-        seen = Observation(layer, result, rtt=rtt, is_fresh=fresh)
-        said: list[Observation] = []
-        if ends > began + bounds.early and bounds.early < bounds.timeout:
-            self._post(began + bounds.early, Probed(backend, late, began, Timing.EARLY), said)
-        if ends > began + bounds.timeout:
-            self._post(began + bounds.timeout, Probed(backend, late, began), said)
-            if ends <= began + bounds.timeout + _GOES_ON_FOR:
-                self._post(ends, Probed(backend, seen, began, Timing.OVERDUE), said)
-        else:
-            self._post(ends, Probed(backend, seen, began), said)
-        pause = self._paces[backend, layer].pause(wish, began)
-        self._begin_at(began + pause, backend, layer)
-
-    def _post(self, time: float, probed: Probed, said: list[Observation]) -> None:
-        self.at(time, lambda: self._tell(replace(probed, at=time), said))
-
-    def _tell(self, probed: Probed, said: list[Observation]) -> None:
+    def _post(self, probed: Probed) -> None:
         """Leave what was seen to the monitor, which has its reasons to wake."""
-        wish, seen = self._wishes[probed.backend], probed.seen
-        can_wait = self._repeats[probed.backend, seen.layer].note(wish, said, seen, probed.timing)
         self._waiting.append(probed)
-        self._is_woken = self._is_woken or not can_wait
+        self._is_woken = self._is_woken or not probed.can_wait
 
     def _take(self, hint: NginxComplained | SessionsWait) -> None:
         self._take_waiting()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
+from system.healing import wait_until_well
 from system.machine import Machine
 from system.network import Fleet
 from system.node import Node
@@ -86,3 +88,41 @@ def fleet(machine: Machine) -> Iterator[Fleet]:
     certs.mkdir(parents=True, exist_ok=True)
     with Fleet(machine, certs) as fleet:
         yield fleet
+
+
+@pytest.fixture(scope="session")
+def machine_of_healing(repository: Path) -> Iterator[Machine]:
+    """The machine of the tests of self-healing that this process runs, one after the other."""
+    with Machine(get_root("trixie"), "healing", {repository: "/srv/apt"}) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def fleet_of_healing(machine_of_healing: Machine) -> Iterator[Fleet]:
+    """Its apiservers."""
+    certs = cache_folder().parent / "certs"
+    certs.mkdir(parents=True, exist_ok=True)
+    with Fleet(machine_of_healing, certs) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="session")
+def node_of_healing(machine_of_healing: Machine) -> Node:
+    """The machine with the package."""
+    node = Node(machine_of_healing)
+    node.install()
+    return node
+
+
+@pytest.fixture
+def healing(
+    node_of_healing: Node, fleet_of_healing: Fleet, request: pytest.FixtureRequest
+) -> Iterator[Node]:
+    """The node, well, and well again after the test; a failed test shows what it said."""
+    failed = request.session.testsfailed
+    node_of_healing.configure_and_wait(fleet_of_healing.backends_yaml())
+    wait_until_well(node_of_healing)
+    since = time.time()
+    yield node_of_healing
+    if request.session.testsfailed > failed:
+        print(node_of_healing.machine.journal(f"--since=@{since:.3f}"))

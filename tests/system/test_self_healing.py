@@ -5,28 +5,33 @@ One node for all of it: each fault is gone again before the next. None depends o
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 
 from kube_nginx_agent.notices import kinds
 from support.address import Address
-from system.machine import Machine, wait_until
+from system.healing import (
+    LIVE,
+    POLL,
+    RUN,
+    entries_since,
+    master,
+    pass_now,
+    reported,
+    wait_for_servers,
+    wait_until_well,
+    workers,
+)
+from system.machine import wait_until
 from system.network import Fleet
 from system.node import UNITS, Node
-from system.roots import cache_folder, get_root
 
 pytestmark = pytest.mark.xdist_group("self-healing")
 
 NGINX = "/usr/libexec/kube-nginx/nginx"
-LIVE = "/var/lib/kube-nginx/kube-nginx.conf"
-RUN = "/run/kube-nginx"
-POLL = 10.0
-"""Seconds after which the agent finds what no event has told it."""
 
 _MOVE_STATE = """
 systemctl stop kube-nginx-agent kube-nginx
@@ -68,87 +73,14 @@ for number in range(1000):
 """
 
 
-@pytest.fixture(scope="module")
-def machine(repository: Path) -> Iterator[Machine]:
-    with Machine(get_root("trixie"), "healing", {repository: "/srv/apt"}) as machine:
-        yield machine
-
-
-@pytest.fixture(scope="module")
-def fleet(machine: Machine) -> Iterator[Fleet]:
-    certs = cache_folder().parent / "certs"
-    certs.mkdir(parents=True, exist_ok=True)
-    with Fleet(machine, certs) as fleet:
-        yield fleet
-
-
-@pytest.fixture(scope="module")
-def installed(machine: Machine) -> Node:
-    node = Node(machine)
-    node.install()
-    return node
+@pytest.fixture
+def node(healing: Node) -> Node:
+    return healing
 
 
 @pytest.fixture
-def node(installed: Node, fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Node]:
-    """The node, well, and well again after the test; a failed test shows what it said."""
-    failed = request.session.testsfailed
-    installed.configure_and_wait(fleet.backends_yaml())
-    wait_until_well(installed)
-    since = time.time()
-    yield installed
-    if request.session.testsfailed > failed:
-        print(installed.machine.journal(f"--since=@{since:.3f}"))
-
-
-def wait_until_well(node: Node, timeout: float = 20.0) -> dict[str, Any]:
-    def well() -> dict[str, Any]:
-        status = node.status()
-        return status if status["exit_code"] == 0 else {}
-
-    return wait_until(well, timeout, "the node to be well")
-
-
-def reported(node: Node, words: str, timeout: float = 5.0) -> dict[str, Any]:
-    """Wait until these words stand among the open problems; return the status that has them."""
-
-    def status() -> dict[str, Any]:
-        now = node.status()
-        return now if words in str(now.get("problems")) else {}
-
-    found = wait_until(status, timeout, f"a report of {words!r}")
-    assert found["exit_code"] == 1
-    return found
-
-
-def pass_now(node: Node) -> None:
-    """Have the agent look at everything, where it would only do so in its own time."""
-    node.run("systemctl", "reload", "kube-nginx-agent", check=False)
-
-
-def master(node: Node) -> int:
-    return int(node.output("cat", f"{RUN}/nginx.pid"))
-
-
-def workers(node: Node) -> list[int]:
-    return list(map(int, node.output("pgrep", "-P", str(master(node))).split()))
-
-
-def entries_since(node: Node, kind: kinds.Kind, since: float) -> list[dict[str, Any]]:
-    return node.machine.entries(
-        "-u", "kube-nginx-agent", f"--since=@{since:.3f}", f"MESSAGE_ID={kind.message_id}"
-    )
-
-
-def wait_for_servers(node: Node, *addresses: str, timeout: float = POLL) -> None:
-    """Wait until these and no others stand in the live config, and nginx serves it."""
-    server = re.compile(r"^ +server (\S+:\d+)[ ;]", re.MULTILINE)
-
-    def are_live() -> bool:
-        return set(server.findall(node.output("cat", LIVE))) == set(addresses)
-
-    wait_until(are_live, timeout, f"{addresses} to be live")
-    wait_until_well(node)
+def fleet(fleet_of_healing: Fleet) -> Fleet:
+    return fleet_of_healing
 
 
 # nginx's processes

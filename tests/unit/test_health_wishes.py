@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from kube_nginx_agent.config.addresses import parse_address
+from kube_nginx_agent.health.evidence import Case
 from kube_nginx_agent.health.machine import Health, State
 from kube_nginx_agent.health.pace import limits
 from kube_nginx_agent.health.streak import Streak
 from kube_nginx_agent.health.wishes import Wishes
 from kube_nginx_agent.model import HealthCheck
-from kube_nginx_agent.observation import Result
+from kube_nginx_agent.observation import Conviction, Result
 
 A, B, C = (parse_address(f"10.0.0.{number}:6443") for number in (1, 2, 3))
 CHECK = HealthCheck()
@@ -87,3 +88,17 @@ def test_who_left_the_list_and_came_back_is_asked_anew() -> None:
     wish = wishes.of({A: failing(T), C: WELL}, {}, CHECK, LIMITS, T + 0.02)[C]
 
     assert wish.asked_at == T + 0.02
+
+
+def test_silent_one_is_asked_two_questions_before_its_case_is_ripe() -> None:
+    """One of two is on the kept connection, which still answers where only new ones are lost."""
+    wishes, times, now = Wishes(), [], T
+    case = Case(Conviction(T - 2, needs_data=False, why=""), T - 2, ripe_at=T + 1, last_began=T)
+    while now < T + 1:
+        wish = wishes.of({A: failing(T - 2), C: WELL}, {A: case}, CHECK, LIMITS, now)[A]
+        if wish.asked_at and wish.asked_at not in times:
+            times.append(wish.asked_at)
+        now += 0.05
+
+    assert len(times) == 2
+    assert all(T + 0.5 < at < T + 0.9 for at in times)

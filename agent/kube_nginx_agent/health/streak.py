@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import Probe
-from kube_nginx_agent.observation import PASSES, STUCK, Result
+from kube_nginx_agent.observation import PASSES, STUCK, Observation, Result
 
 _SAYS_NOTHING_OF_HANDSHAKES = frozenset({Result.NOT_READY, Result.REFUSED})
 """A kept connection's pass is as good as a new one's after these."""
@@ -34,6 +34,8 @@ class Streak:
     """Of the newest look that failed with all of its time."""
     valid_from: float = -math.inf
     """A look that began before this is old news, if it fails: a later one has passed."""
+    lives_from: float = -math.inf
+    """The same of what has passed on a kept connection, which says nothing of new ones."""
     needs_fresh: bool = False
     """Whether a new connection has failed, which no answer on a kept one can refute."""
 
@@ -61,10 +63,12 @@ def extend(streak: Streak, probed: Probed, probe: Probe) -> Streak:
             detail=seen.detail,
             passes=passes,
             has_failed=has_failed,
-            valid_from=max(streak.valid_from, probed.began),
+            valid_from=max(streak.valid_from, probed.began) if seen.is_fresh else streak.valid_from,
+            lives_from=max(streak.lives_from, probed.began),
             needs_fresh=streak.needs_fresh and has_failed,
         )
-    if seen.result in PASSES or probed.began < streak.valid_from:
+    passed_from = streak.valid_from if _is_about_handshakes(seen) else streak.lives_from
+    if seen.result in PASSES or probed.began < max(streak.valid_from, passed_from):
         return streak
     return _fail(streak, probed, probe)
 
@@ -86,14 +90,14 @@ def forget_failures(streak: Streak, began: float) -> Streak:
 
 def _fail(streak: Streak, probed: Probed, probe: Probe) -> Streak:
     seen, began = probed.seen, probed.began
-    if streak.first_began is not None and (streak.last in STUCK) != (seen.result in STUCK):
+    is_full = probed.timing is Timing.IN_TIME
+    # A look that is merely late does not know better why than one that has ended.
+    is_known = not is_full and streak.full > 0
+    is_other = (streak.last in STUCK) != (seen.result in STUCK)
+    if streak.first_began is not None and is_other and not is_known:
         # Another fault than before: what answered red and is silent now has lived in between.
         streak = forget_failures(streak, streak.valid_from)
-    is_full = probed.timing is Timing.IN_TIME
     full = streak.full + is_full
-    is_about_handshakes = seen.is_fresh and seen.result not in _SAYS_NOTHING_OF_HANDSHAKES
-    # A look that is merely late does not know better why than one that has ended.
-    is_known = not is_full and streak.full > 0 and streak.last in STUCK
     return replace(
         streak,
         last=streak.last if is_known else seen.result,
@@ -105,5 +109,10 @@ def _fail(streak: Streak, probed: Probed, probe: Probe) -> Streak:
         first_began=began if streak.first_began is None else streak.first_began,
         last_began=max(streak.last_began, began),
         full_began=max(streak.full_began, began) if is_full else streak.full_began,
-        needs_fresh=streak.needs_fresh or is_about_handshakes,
+        needs_fresh=streak.needs_fresh or _is_about_handshakes(seen),
     )
+
+
+def _is_about_handshakes(seen: Observation) -> bool:
+    """Tell whether no answer on a kept connection refutes this failure."""
+    return seen.is_fresh and seen.result not in _SAYS_NOTHING_OF_HANDSHAKES

@@ -58,7 +58,7 @@ class Wishes:
             early = answer.early if case.conviction.needs_data else connect.early
             if now >= case.ripe_at - lead(early):
                 doubted.add(backend)
-                self._look_a_last_time(backend, case, now)
+                self._look_a_last_time(backend, case, lead(early), now)
         is_settled = not is_at_stake and all(h.is_settled(check, now) for h in healths.values())
         for backend in healths:
             if doubted - {backend} or must_fail_anew(backend, healths):
@@ -85,16 +85,27 @@ class Wishes:
         is_new = since is not None and now - since < _ASKS_FOR
         return is_new and not is_outdone(backend, healths)
 
-    def _look_a_last_time(self, backend: SocketAddress, case: Case, now: float) -> None:
-        """Look again in the moment before it is ripe: any answer refutes the case.
+    def _look_a_last_time(
+        self, backend: SocketAddress, case: Case, seconds: float, now: float
+    ) -> None:
+        """Look again in the last ``seconds`` before it is ripe: any answer refutes the case.
 
-        A silent host has to be asked again and again, for what was sent to it is lost. A frozen
-        process finds what it was sent when it thaws.
+        A silent host has to be asked again and again, for what was sent to it is lost. It is also
+        asked two questions, one of which is on the kept connection: where only new connections are
+        lost, that is what still answers. A frozen process finds what it was sent when it thaws.
         """
         if now >= case.ripe_at:
             return
-        known = self._asked_at if case.conviction.needs_data else self._connected_at
-        gap = SLOWED_INTERVAL if case.conviction.needs_data else _LAST_CONNECTS_EACH
+        if case.conviction.needs_data:
+            self._renew(self._asked_at, backend, SLOWED_INTERVAL, now)
+            return
+        self._renew(self._connected_at, backend, _LAST_CONNECTS_EACH, now)
+        self._renew(self._asked_at, backend, seconds / 2, now)
+
+    def _renew(
+        self, known: dict[SocketAddress, float], backend: SocketAddress, gap: float, now: float
+    ) -> None:
+        """Ask for a look, unless the last one was less than ``gap`` s ago."""
         again_at = known.get(backend, 0.0) + gap
         if now >= again_at:
             known[backend] = now

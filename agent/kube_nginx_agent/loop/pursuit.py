@@ -140,16 +140,17 @@ class Pursuit:
 
     def _follow(self, bases: Sequence[Base], now: float) -> None:
         """Have the backends of all lists probed, and the sessions of the live one looked after."""
+        backends = {address for base in bases for address in base.backends}
         if bases:
-            backends = {address for base in bases for address in base.backends}
             self._monitor.want(backends, bases[0].wish.config.health_check, now)
         if self._live:
             # Whom DNS names no more, or whom this node can't reach by now, may well be healthy:
-            # only what the administrator has taken from the list loses its sessions.
+            # only what the administrator has taken from the list loses its sessions, and not what
+            # a newer list, which is about to go live, has again.
             config, intake = self._live.wish.config, self._intake
             kept = addresses_of(config, intake.resolved) | addresses_of(config, intake.retired)
             listen = self.serving.listen if self.serving else self._live.listen
-            self._severer.want(self._live.backends | kept, now, listen)
+            self._severer.want(backends | kept, now, listen)
 
     def _approach(self, bases: Sequence[Base], wanted: Base | None, now: float) -> None:
         view, live = self._monitor.view(), self._live

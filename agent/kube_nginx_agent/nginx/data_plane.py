@@ -157,6 +157,8 @@ class DataPlane:
             self._note_end(before, now)
         served = self.served
         self._memory = remember(self._memory, self._seen, now)
+        if self._restore_error and self.served and self._is_live_as_served():
+            self._note_restored()
         if self.served != served:
             self.served_since = time.time() if self.served else None
 
@@ -245,11 +247,18 @@ class DataPlane:
             self._restores.failed(time.monotonic())
             self._restore_error = error
             return
-        self._restores.succeeded()
-        self._restore_error = None
+        self._note_restored()
         message = _difference(self._seen.live, step.rendered)
         if message:
             self._sink(kinds.LIVE_RESTORED, message, {})
+
+    def _is_live_as_served(self) -> bool:
+        """Tell whether the live config is what nginx serves, whoever has seen to it."""
+        return generation_of(self._seen.live) == self.served
+
+    def _note_restored(self) -> None:
+        self._restores.succeeded()
+        self._restore_error = None
 
     def _resume(self, step: Resume, now: float) -> None:
         for process in step.processes:
