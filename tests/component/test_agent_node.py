@@ -10,11 +10,9 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
-import psutil
 import pytest
 
 from component.rig import holder, who_answers
@@ -28,8 +26,6 @@ FreePort = Callable[[], int]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start it as another user")
 SOMEBODY = 12345
-CROWDED, MOST_THREADS = 23451, 60
-"""A user who has no other processes, and so many threads: the kernel counts a user's."""
 
 
 def problems(agent: AgentProcess) -> list[str]:
@@ -235,33 +231,6 @@ def test_stop_does_not_wait_for_a_test_that_hangs(
     began = time.monotonic()
     assert agent.stop() == 0
     assert time.monotonic() - began < 4.0  # the test alone has 5 s
-
-
-@needs_root
-def test_agent_that_gets_no_more_threads_lives_and_probes_when_it_does(
-    folder: Path, nginx_binary: Path, listen: Address, apis: tuple[str, ...]
-) -> None:
-    limit = ("prlimit", f"--nproc={MOST_THREADS}")
-    with (
-        AgentProcess(folder, nginx_binary, listen, uid=CROWDED, prefix=limit) as agent,
-        ExitStack() as others,
-    ):
-        agent.start(apis[:1])
-        mine = [p.num_threads() for p in psutil.process_iter() if p.uids().real == CROWDED]
-        for _ in range(MOST_THREADS - sum(mine) - 3):
-            other = others.enter_context(subprocess.Popen(["sleep", "60"], user=CROWDED))
-            others.callback(other.kill)
-        new = [*apis[:1], *(f"127.0.9.{n}:1" for n in range(1, 9))]
-
-        agent.write(new)
-
-        agent.wait_for_line("no thread can be started")
-        assert who_answers(agent.listen)
-        others.close()
-        agent.wait_for_line("127.0.9.8:1: it is down")
-        agent.wait_for_servers(new)
-        wait_until(lambda: not any("thread" in p for p in problems(agent)), SECONDS, "it is over")
-        assert "Traceback" not in agent.log.read_text()
 
 
 # Where it is started from

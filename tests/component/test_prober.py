@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
+from support.agent_process import PYTHON, environment
 from support.apiserver import StandIn
 from support.process import wait_until
 
@@ -285,3 +289,41 @@ def test_questions_over_tls_never_share_a_thread_but_connects_do(api: StandIn) -
     prober.want([], check, lambda backend: ReadyzProbe(backend, "/readyz", context))
     assert len(threads[Layer.READYZ]) >= 10
     assert len(threads[Layer.TCP]) < 10
+
+
+_AT_THE_LIMIT_OF_THREADS = """
+    import resource, time
+    from dataclasses import replace
+    from kube_nginx_agent.config.addresses import parse_address
+    from kube_nginx_agent.health.prober import Prober
+    from kube_nginx_agent.model import HealthCheck
+
+    backends = [parse_address(f"127.0.9.{n}:1") for n in range(1, 9)]
+    check = replace(HealthCheck(), readyz=replace(HealthCheck().readyz, enabled=False))
+    seen = set()
+    prober = Prober(lambda probed: seen.add(probed.backend), "node")
+    most = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (4, most[1]))
+
+    prober.want(backends, check, None)
+    print(prober.failure)
+    resource.setrlimit(resource.RLIMIT_NPROC, most)
+    prober.want(backends, check, None)
+    end = time.monotonic() + 10
+    while len(seen) < len(backends) and time.monotonic() < end:
+        time.sleep(0.01)
+    print(prober.failure, len(seen))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's threads are not limited; becomes another")
+def test_backends_for_which_no_thread_is_left_are_probed_when_there_is_one() -> None:
+    nobody_else = 20000 + os.getpid() % 20000  # the kernel counts the threads of a user
+    done = subprocess.run(
+        [str(PYTHON), "-c", textwrap.dedent(_AT_THE_LIMIT_OF_THREADS)],
+        env=environment(), user=nobody_else, capture_output=True, text=True, check=True, cwd="/",
+    )  # fmt: skip
+
+    before, after = done.stdout.splitlines()
+    assert "no thread can be started; it is tried again" in before
+    assert after == "None 8"
