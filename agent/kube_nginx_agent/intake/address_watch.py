@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
+from contextlib import suppress
 from typing import Callable
 
 from kube_nginx_agent.inbox import AddressesChanged
@@ -15,6 +17,8 @@ _NEW, _GONE = 20, 21  # RTM_NEWADDR, RTM_DELADDR
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _GLOBAL = 0  # RT_SCOPE_UNIVERSE
 _BUFFER = 64 * 1024
+_REST = 0.2
+"""Seconds between two events: kube-proxy with IPVS gives the node an address for each service."""
 
 
 class AddressWatch:
@@ -37,12 +41,29 @@ class AddressWatch:
 
     def _run(self, heard: socket.socket) -> None:
         while True:
-            try:
-                is_news = tells_of_an_address(heard.recv(_BUFFER))
-            except OSError:  # ENOBUFS: there was more than the socket has room for
-                is_news = True
-            if is_news:
+            if _is_news(heard, flags=0):
                 self._post(AddressesChanged())
+                time.sleep(_REST)
+                if _is_any_news(heard):
+                    self._post(AddressesChanged())
+
+
+def _is_any_news(heard: socket.socket) -> bool:
+    """Take all that was said meanwhile."""
+    found = False
+    with suppress(BlockingIOError):
+        while True:
+            found |= _is_news(heard, socket.MSG_DONTWAIT)
+    return found
+
+
+def _is_news(heard: socket.socket, flags: int) -> bool:
+    try:
+        return tells_of_an_address(heard.recv(_BUFFER, flags))
+    except BlockingIOError:
+        raise
+    except OSError:  # ENOBUFS: there was more than the socket has room for
+        return True
 
 
 def tells_of_an_address(data: bytes) -> bool:
