@@ -25,7 +25,7 @@ from kube_nginx_agent.health.trust import Trust
 from kube_nginx_agent.inbox import Probed, Timing
 from kube_nginx_agent.model import HealthCheck, Probe, SocketAddress
 from kube_nginx_agent.observation import Layer, Observation, Result
-from support.agent_process import PYTHON, environment
+from support.agent_process import PYTHON, environment, for_all_to_read
 from support.apiserver import StandIn
 from support.process import wait_until
 
@@ -317,11 +317,15 @@ _AT_THE_LIMIT_OF_THREADS = """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's threads are not limited; becomes another")
-def test_backends_for_which_no_thread_is_left_are_probed_when_there_is_one() -> None:
+def test_backends_for_which_no_thread_is_left_are_probed_when_there_is_one(
+    folder: Path, nginx_binary: Path
+) -> None:
+    _, extra = for_all_to_read(folder, nginx_binary)
     nobody_else = 20000 + os.getpid() % 20000  # the kernel counts the threads of a user
     done = subprocess.run(
         [str(PYTHON), "-c", textwrap.dedent(_AT_THE_LIMIT_OF_THREADS)],
-        env=environment(), user=nobody_else, capture_output=True, text=True, check=True, cwd="/",
+        env=environment(extra), user=nobody_else, cwd="/",
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
 
     before, after = done.stdout.splitlines()
