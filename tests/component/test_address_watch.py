@@ -10,7 +10,7 @@ import pytest
 
 from support.agent_process import PYTHON, environment
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a network of its own")
 
 _IN_A_NETWORK_OF_ITS_OWN = """
     import queue, subprocess, sys

@@ -233,6 +233,32 @@ def test_stop_does_not_wait_for_a_test_that_hangs(
     assert time.monotonic() - began < 4.0  # the test alone has 5 s
 
 
+_WITH_THREE_INODES_LEFT = """
+mkdir -p "$0/run" && mount -t tmpfs -o nr_inodes=40,mode=755 tmpfs "$0/run" || exit
+i=0
+while : 2>/dev/null >"$0/run/filler$i"; do i=$((i + 1)); done
+rm "$0/run/filler0" "$0/run/filler1" "$0/run/filler2"
+exec "$@"
+"""
+
+
+@needs_root
+def test_run_folder_that_is_full_at_the_start_is_said_and_all_serves_when_it_is_not(
+    folder: Path, nginx_binary: Path, listen: Address, apis: tuple[str, ...]
+) -> None:
+    prefix = ("unshare", "--mount", "bash", "-c", _WITH_THREE_INODES_LEFT, str(folder))
+    with AgentProcess(folder, nginx_binary, listen, prefix=prefix) as agent:
+        agent.write(apis[:1])
+        agent.spawn()
+        agent.wait_for_line("log.sock: the socket can't be made: No space left on device")
+
+        for filler in Path(f"/proc/{agent.pid}/root{agent.run_dir}").glob("filler*"):
+            filler.unlink()
+
+        wait_until(lambda: bool(who_answers(agent.listen)), SECONDS, "it serves")
+        assert "Traceback" not in agent.log.read_text()
+
+
 # Where it is started from
 
 

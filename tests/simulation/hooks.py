@@ -199,11 +199,11 @@ class Hooks(Disk):
 
     # Classes that the agent makes itself.
 
-    def MasterWatch(self, post: Callable[[NginxEnded], None]) -> Follows:  # noqa: N802
+    def MasterWatch(self, post: Callable[[NginxEnded], None]) -> Follows:  # noqa: N802 - it stands in for the class of that name
         self.on_master_end = post
         return Follows()
 
-    def Resolver(self, post: object) -> NoNames:  # noqa: N802
+    def Resolver(self, post: object) -> NoNames:  # noqa: N802 - it stands in for the class of that name
         return NoNames()
 
 

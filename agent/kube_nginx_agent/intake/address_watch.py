@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -60,10 +61,10 @@ def _is_any_news(heard: socket.socket) -> bool:
 def _is_news(heard: socket.socket, flags: int) -> bool:
     try:
         return tells_of_an_address(heard.recv(_BUFFER, flags))
-    except BlockingIOError:
-        raise
-    except OSError:  # ENOBUFS: there was more than the socket has room for
-        return True
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+        return True  # there was more than the socket has room for
 
 
 def tells_of_an_address(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The one place where threads are started: at the unit's TasksMax there is none to be had."""
+"""Where our threads are started (watchdog starts its own): at TasksMax there is none to be had."""
 
 from __future__ import annotations
 
